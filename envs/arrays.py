@@ -1,0 +1,94 @@
+"""Arrays of NumPy or torch behind one namespace, and batches of them.
+
+Everything above this file is written once and runs on both libraries.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import scipy.special
+from array_api_compat import array_namespace
+
+Array = Any
+"""A NumPy array or a torch tensor; shapes are in comments and docstrings."""
+
+BatchT = TypeVar("BatchT", bound="Batch")
+
+
+def namespace(x: Array) -> Any:
+    """The array-API namespace of ``x``: NumPy itself, or the wrapper of array-api-compat."""
+    return np if isinstance(x, np.ndarray) else array_namespace(x)
+
+
+def is_torch(x: Array) -> bool:
+    """Whether ``x`` is a torch tensor; never imports torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(x, torch.Tensor)
+
+
+def erfc(x: Array) -> Array:
+    """Complementary error function, elementwise (the array-API standard lacks it)."""
+    return sys.modules["torch"].special.erfc(x) if is_torch(x) else scipy.special.erfc(x)
+
+
+def at_least(x: Array, low: float) -> Array:
+    """max(x, low), elementwise with a scalar (several times faster than NumPy's clip on small arrays)."""
+    return np.maximum(x, low) if isinstance(x, np.ndarray) else namespace(x).clip(x, low, None)
+
+
+def at_most(x: Array, high: float) -> Array:
+    """min(x, high), elementwise with a scalar."""
+    return np.minimum(x, high) if isinstance(x, np.ndarray) else namespace(x).clip(x, None, high)
+
+
+def straight_through(hard: Array, soft: Array) -> Array:
+    """The value of ``hard`` with the gradient of ``soft`` (torch); ``hard`` itself in NumPy."""
+    return hard + (soft - soft.detach()) if is_torch(soft) else hard
+
+
+def to_numpy(x: Array) -> np.ndarray[Any, Any]:
+    """``x`` as a NumPy array on the CPU, outside any gradient graph."""
+    return x.detach().cpu().numpy() if is_torch(x) else np.asarray(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """A dataclass whose fields are arrays that share their first axis."""
+
+    def __len__(self) -> int:
+        return int(getattr(self, dataclasses.fields(self)[0].name).shape[0])
+
+    def map(self: BatchT, function: Callable[[Array], Array]) -> BatchT:
+        """The batch with ``function`` applied to every field."""
+        return type(self)(**{f.name: function(getattr(self, f.name)) for f in dataclasses.fields(self)})
+
+    def __getitem__(self: BatchT, index: Any) -> BatchT:
+        """The instances at ``index``: a slice, an integer array or a mask; an integer keeps the batch axis."""
+        if isinstance(index, (int, np.integer)):
+            if not -len(self) <= index < len(self):
+                raise IndexError(f"instance {index} of a batch of {len(self)}")
+            index = slice(index, index + 1 or None)
+        return self.map(lambda x: x[index])
+
+    def to_torch(self: BatchT, device: Any = "cpu", dtype: Any = None) -> BatchT:
+        """The batch as torch tensors on ``device``; floating-point fields in ``dtype``."""
+        import torch
+
+        def convert(x: Array) -> Array:
+            tensor = torch.as_tensor(x)
+            floating = tensor.is_floating_point()
+            return tensor.to(device=device, dtype=dtype if floating and dtype is not None else tensor.dtype)
+
+        return self.map(convert)
+
+
+def concatenate(batches: list[BatchT]) -> BatchT:
+    """One batch of several of the same kind (NumPy)."""
+    first = batches[0]
+    joined = {f.name: np.concat([getattr(b, f.name) for b in batches]) for f in dataclasses.fields(first)}
+    return type(first)(**joined)

@@ -1,0 +1,33 @@
+"""The cell: where users stand, and what the large-scale channel does to their signal."""
+
+from __future__ import annotations
+
+import numpy as np
+import scipy.special
+
+from semcom_gym.envs.arrays import Array
+
+
+def distance_m(uniform: Array, min_distance_m: float, radius_m: float) -> Array:
+    """Distance [m] of a user dropped uniformly over the ring between two radii, from a uniform variate in [0, 1)."""
+    low, high = min_distance_m**2, radius_m**2
+    return np.sqrt(low + (high - low) * uniform)
+
+
+def path_loss_db(distance: Array, at_1km_db: float = 128.1, per_decade_db: float = 37.6) -> Array:
+    """Macro-cell path loss [dB] at a distance [m]: 128.1 + 37.6 log10(d / km) (3GPP TR 36.814 urban macro)."""
+    return at_1km_db + per_decade_db * np.log10(distance / 1000.0)
+
+
+def normal(uniform: Array) -> Array:
+    """Standard normal variates from uniform ones in [0, 1), one for one.
+
+    The inverse distribution function, unlike a Generator's own sampler, makes a block of n rows the first n rows
+    of every longer block, so that test splits are prefixes and scalar and vector environments agree.
+    """
+    return scipy.special.ndtri(np.maximum(uniform, 1e-300))
+
+
+def db_to_linear(value_db: Array) -> Array:
+    """10 ** (x / 10)."""
+    return np.exp(value_db * 0.23025850929940458)

@@ -1,0 +1,72 @@
+"""Checks of what a user hands in. Every failure is one line with the offending name and value."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+from semcom_gym.envs.arrays import Array, to_numpy
+
+
+def choice(what: str, value: object, valid: Iterable[object]) -> None:
+    """Raise ValueError unless ``value`` is one of ``valid``."""
+    names = list(valid)
+    if value not in names:
+        near = difflib.get_close_matches(str(value), [str(name) for name in names], n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"unknown {what} {value!r}; valid: {', '.join(str(name) for name in names)}{hint}")
+
+
+def keywords(what: str, given: Iterable[str], valid: Iterable[str]) -> None:
+    """Raise TypeError unless every keyword in ``given`` is one of ``valid``."""
+    names = list(valid)
+    for name in given:
+        if name not in names:
+            raise TypeError(f"{what}: unknown argument {name!r}; valid: {', '.join(names)}")
+
+
+def number(name: str, value: Any, *, low: float = 0.0, high: float = math.inf, open_low: bool = True) -> None:
+    """Raise unless ``value`` is a finite real number in (low, high], or [low, high] if not ``open_low``."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
+        raise TypeError(f"{name} must be a number, got {value!r}")
+    above = value > low if open_low else value >= low
+    if not (math.isfinite(value) and above and value <= high):
+        sign = ">" if open_low else ">="
+        top = "" if high == math.inf else f" and <= {high:g}"
+        raise ValueError(f"{name} must be finite, {sign} {low:g}{top}, got {value!r}")
+
+
+def integer(name: str, value: Any, *, low: int = 1) -> None:
+    """Raise unless ``value`` is an integer of at least ``low``."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < low:
+        raise ValueError(f"{name} must be >= {low}, got {value}")
+
+
+def interval(name: str, value: Sequence[float] | None) -> None:
+    """Raise unless ``value`` is None or a pair 0 < low <= high."""
+    if value is None:
+        return
+    if len(value) != 2:
+        raise ValueError(f"{name} must be None or a pair (low, high), got {value!r}")
+    number(f"{name}[0]", value[0])
+    number(f"{name}[1]", value[1])
+    if value[0] > value[1]:
+        raise ValueError(f"{name} must have low <= high, got {value!r}")
+
+
+def array(name: str, value: Array, shape: tuple[int, ...], *, nonnegative: bool = False) -> None:
+    """Raise ValueError unless ``value`` is a finite array of ``shape`` (and nowhere negative)."""
+    got = tuple(getattr(value, "shape", ()))
+    if got != shape:
+        raise ValueError(f"{name} must have shape {shape}, got {got}")
+    data = to_numpy(value)
+    if not np.isfinite(data).all():
+        raise ValueError(f"{name} has a value that is not finite")
+    if nonnegative and (data < 0).any():
+        raise ValueError(f"{name} has a negative value: {float(data.min()):g}")
