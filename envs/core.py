@@ -1,4 +1,4 @@
-"""The Gymnasium shells, scalar and vector, around a problem. They hold no physics: n scalar steps are one batch step."""
+"""The Gymnasium shells, scalar and vector, around a problem: no physics; n scalar steps are one batch step."""
 
 from __future__ import annotations
 
