@@ -86,6 +86,23 @@ class Users:
         by_bandwidth = steep * ((1.0 - ratio) * falling - x) / bandwidth
         return value, by_bandwidth, steep * x / power
 
+    def newton(self, bandwidth: Array, power: Array, ratio: Array) -> tuple[Array, Array, Array, Array]:
+        """:meth:`marginals`, and a damped Newton step of the ratio towards the maximiser of eta(o) G(x(o))."""
+        z1, z2, z3, z4 = self.zeta
+        x, falling = self.argument(bandwidth, power, ratio)
+        bend, base = z1 * np.exp(z2 * ratio), z3 * np.exp(z4 * ratio)
+        eta = np.maximum(bend + base, 1e-9)
+        hazard = self.hazard(x)
+        value = self.weight * np.minimum(eta, 1.0) * self.success(x)
+        steep = value * hazard
+        by_bandwidth = steep * ((1.0 - ratio) * falling - x) / bandwidth
+        first = (z2 * bend + z4 * base) / eta
+        second = (z2 * z2 * bend + z4 * z4 * base) / eta - first * first
+        hazard_slope = hazard * (hazard - x) if self.params.success == "exact" else 1.0
+        curvature = second - hazard_slope * falling * falling - hazard * falling * physics.LN2 * self.rate / bandwidth
+        step = -(first + hazard * falling) / np.minimum(curvature, -1e-12)
+        return value, by_bandwidth, steep * x / power, np.clip(step, -0.1, 0.5 * (1.0 - ratio))
+
 
 def allocation(bandwidth: Array, power: Array, ratio: Array, selected: Any = None) -> physics.Allocation:
     """An Allocation in which unselected users hold nothing; everybody is selected by default."""
