@@ -46,7 +46,7 @@ def minimise(
         better = value < best
         best, best_prices = np.where(better, value, best), np.where(better[:, None], prices, best_prices)
         columns.append(found)
-        prices = np.stack([_master(columns, budget, i) for i in everyone])
+        prices = np.stack([_master(columns, budget, i) for i in range(n)])
     upper, _ = oracle(best_prices, everyone, fine)
     return np.minimum(best, upper.sum(-1) + (best_prices * budget).sum(-1))
 
@@ -68,4 +68,4 @@ def _master(columns: list[Columns], budget: Array, i: int) -> Array:
     if not result.success:
         raise RuntimeError(f"linear programme of the dual bound failed: {result.message}")
     # a price of exactly zero would make free goods of unbounded use; the bound is valid at any price
-    return np.maximum(-result.ineqlin.marginals, 1e-9 * abs(result.fun) + 1e-300) / budget[i]
+    return np.maximum(-result.ineqlin.marginals, 1e-9 * np.max(np.abs(reward)) + 1e-30) / budget[i]

@@ -36,6 +36,16 @@ def erfc(x: Array) -> Array:
     return sys.modules["torch"].special.erfc(x) if is_torch(x) else scipy.special.erfc(x)
 
 
+def total(x: Array) -> Array:
+    """Sum over the last axis (the method: half the time of the function on small arrays)."""
+    return x.sum(-1)
+
+
+def largest(x: Array) -> Array:
+    """Maximum over the last axis."""
+    return x.max(-1) if isinstance(x, np.ndarray) else x.amax(-1)
+
+
 def at_least(x: Array, low: float) -> Array:
     """max(x, low), elementwise with a scalar (several times faster than NumPy's clip on small arrays)."""
     return np.maximum(x, low) if isinstance(x, np.ndarray) else namespace(x).clip(x, low, None)
@@ -88,7 +98,8 @@ class Batch:
 
 
 def concatenate(batches: list[BatchT]) -> BatchT:
-    """One batch of several of the same kind (NumPy)."""
+    """One batch of several of the same kind."""
     first = batches[0]
-    joined = {f.name: np.concat([getattr(b, f.name) for b in batches]) for f in dataclasses.fields(first)}
+    xp = namespace(getattr(first, dataclasses.fields(first)[0].name))
+    joined = {f.name: xp.concat([getattr(b, f.name) for b in batches]) for f in dataclasses.fields(first)}
     return type(first)(**joined)

@@ -6,7 +6,7 @@ a share of exactly zero at a = -1, which a softmax of a bounded action cannot, a
 
 from __future__ import annotations
 
-from semcom_gym.envs.arrays import Array, at_least, namespace
+from semcom_gym.envs.arrays import Array, at_least, namespace, total
 
 POWER = 4
 TINY = 1e-30  # keeps the sum positive when every entry is -1; below the rounding of both float types otherwise
@@ -34,9 +34,7 @@ def split_budget(weight: Array, budget: Array, floor: float, active: Array) -> A
     budget; an inactive user's amount is what it would get beside them (it costs nothing). Where the floors alone
     exceed the budget, every user gets its floor and the excess is left to be reported.
     """
-    xp = namespace(weight)
-    spare = budget - floor * xp.sum(active, axis=-1)
+    spare = budget - floor * total(active)
     spare = at_least(spare, 0.0)
-    total = xp.sum(weight * active, axis=-1)
-    factor = spare / at_least(total, TINY)
+    factor = spare / at_least(total(weight * active), TINY)
     return floor + weight * factor[..., None]

@@ -19,9 +19,9 @@ from semcom_gym.baselines import dual
 from semcom_gym.baselines.crra import fast
 from semcom_gym.baselines.crra.normal import Users
 from semcom_gym.baselines.solution import Bound
-from semcom_gym.envs import problem, validate
+from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array
-from semcom_gym.envs.crra import physics
+from semcom_gym.envs.crra import actions, physics
 from semcom_gym.envs.crra.instance import Instance, Params
 
 LN2 = physics.LN2
@@ -43,13 +43,16 @@ def prove(params: Params, instance: Instance, *, rounds: int = 6, swaps: int = 2
     started = time.perf_counter()
     n = len(instance)
     best = fast.solve(params, instance, iterations=150, swaps=swaps)
-    value = np.full(n, -np.inf)
-    possible = np.flatnonzero(best.feasible)  # an instance is infeasible only if its floors exceed a budget
+    # no room for a single user: with selection the optimum is to serve nobody, without it there is no allocation,
+    # and that is the only way for an instance to be infeasible
+    room = actions.capacity(params, instance) >= (1 if params.selection else params.num_users)
+    value = np.full(n, 0.0 if params.selection else -np.inf)
+    possible = np.flatnonzero(room)
     for low in range(0, len(possible), CHUNK):
         rows = possible[low : low + CHUNK]
         value[rows] = _prove(params, instance[rows], best.allocation[rows], rounds, tolerance)
     with np.errstate(invalid="ignore"):
-        gap = np.where(best.feasible, (value - best.objective) / np.maximum(np.abs(value), 1e-300), np.nan)
+        gap = np.where(np.isfinite(value), (value - best.objective) / np.maximum(np.abs(value), 1e-300), np.nan)
     return Bound(value=value, gap=gap, best=best, seconds=np.full(n, (time.perf_counter() - started) / n))
 
 
@@ -171,8 +174,8 @@ class _Pricing:
         owner = np.repeat(np.arange(len(flat)), cells)
         x1, x2 = np.tile(EDGES[:-1], len(flat)), np.tile(EDGES[1:], len(flat))
         for last in [*[False] * (MAX_ROUNDS - 1), True]:
-            upper, columns = self._cells(flat[owner], lam[owner], mu[owner], x1, x2)
-            still = state.update(owner, upper, columns, lam, mu, tolerance, last)
+            upper, choice = self._cells(flat[owner], lam[owner], mu[owner], x1, x2)
+            still = state.update(owner, upper, choice, tolerance, last)
             if not still.any():
                 break
             owner, x1, x2 = np.repeat(owner[still], SPLIT), *_split(x1[still], x2[still])
@@ -182,7 +185,7 @@ class _Pricing:
         )
 
     def _cells(self, user: Array, lam: Array, mu: Array, x1: Array, x2: Array) -> tuple[Array, tuple[Array, ...]]:
-        """Upper bound of each cell, and (reward, bandwidth, power) of the point at its right end."""
+        """Upper bound of each cell, and (net, reward, bandwidth, power) of the point at its right end."""
         cost = _Cost(self.params, lam, mu, self.noise[user], x2)
         top = self.weight[user] * self.users.success(x1)
 
@@ -202,7 +205,7 @@ class _Pricing:
         z1, z2, z3, z4 = (z[user] for z in self.envelope.zeta)
         eta = np.clip(z1 * np.exp(z2 * high) + z3 * np.exp(z4 * high), 0.0, 1.0)
         reward = self.weight[user] * self.users.success(x2) * eta
-        return upper, (reward, bandwidth, power)
+        return upper, (reward - lam * bandwidth - mu * power, reward, bandwidth, power)
 
 
 class _Best:
@@ -216,14 +219,12 @@ class _Best:
         self.power = np.full(count, served * params.min_power_w)
         self.upper = np.maximum(self.net, weight * 1e-9 - idle)  # beyond X_MAX
 
-    def update(
-        self, owner: Array, upper: Array, columns: tuple[Array, ...], lam: Array, mu: Array, tolerance: float, last: bool
-    ) -> Array:
-        """Take in a round of cells; which of them must be split."""
-        reward, bandwidth, power = columns
-        net = reward - lam[owner] * bandwidth - mu[owner] * power
+    def update(self, owner: Array, upper: Array, choice: tuple[Array, ...], tolerance: float, last: bool) -> Array:
+        """Take in a round of cells with the net value, reward, bandwidth and power of each; which must be split."""
+        net, reward, bandwidth, power = choice
         order = np.lexsort((net, owner))
-        top = order[np.append(owner[order][1:] != owner[order][:-1], True)]
+        last_of_owner = np.append(owner[order][1:] != owner[order][:-1], True)
+        top: Array = order[last_of_owner]
         top = top[net[top] > self.net[owner[top]]]
         row = owner[top]
         self.net[row], self.reward[row] = net[top], reward[top]
@@ -235,9 +236,7 @@ class _Best:
 
 def _split(x1: Array, x2: Array) -> tuple[Array, Array]:
     """Each cell in SPLIT: geometrically, or quadratically where it starts at 0."""
-    t = np.arange(SPLIT + 1) / SPLIT
-    base = np.where(x1 > 0, x1, x2)[:, None]
-    edges = np.where(x1[:, None] > 0, base * (x2[:, None] / base) ** t, x2[:, None] * t**2)
+    t: Array = np.arange(SPLIT + 1) / SPLIT
+    low, high = x1[:, None], x2[:, None]
+    edges = np.where(low > 0, low ** (1 - t) * high**t, high * t**2)
     return edges[:, :-1].ravel(), edges[:, 1:].ravel()
-
-

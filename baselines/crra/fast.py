@@ -22,7 +22,7 @@ from semcom_gym.envs.crra import actions, physics
 from semcom_gym.envs.crra.instance import Instance, Params
 
 DROP_EVERY = 8  # iterations between two looks at who does not pay
-FIRST_DROP = 20
+FIRST_DROP = 16
 CHUNK = 256  # instances at a time: where NumPy's temporaries still fit the cache
 STEP_LIMITS = (0.3, 10.0)  # of marginal value over its mean: a larger fall would starve a user for good
 
@@ -47,12 +47,21 @@ def solve(params: Params, instance: Instance, *, iterations: int = 40, swaps: in
 
 @dataclasses.dataclass
 class State:
-    """Weights of the shares (n, U), the served set (n, U) in {0, 1} and the ratio (n, U)."""
+    """Weights of the shares (n, U), the served set (n, U) in {0, 1}, the ratio (n, U) and the last value (n,)."""
 
     bandwidth: Array
     power: Array
     served: Array
     ratio: Array
+    value: Array
+
+    def take(self, rows: Array) -> State:
+        """The states of some instances."""
+        return State(*(getattr(self, name)[rows] for name in vars(self)))
+
+    def put(self, rows: Array, other: State) -> State:
+        """This state with some instances' replaced."""
+        return State(*(_put(getattr(self, name), rows, getattr(other, name)) for name in vars(self)))
 
     def resources(self, params: Params, instance: Instance) -> tuple[Array, Array]:
         """Bandwidth [Hz] and power [W], (n, U)."""
@@ -79,12 +88,20 @@ class State:
 def _start(params: Params, instance: Instance, iterations: int) -> State:
     """The ascent from equal shares; with selection, first without floors until the served set fits them."""
     ones = np.ones_like(instance.gain)
-    state = State(ones, ones, ones, np.full_like(ones, 0.9 * params.max_ratio))
+    state = State(ones, ones, ones, np.full_like(ones, 0.9 * params.max_ratio), np.zeros(len(ones)))
     if params.selection:
         tiny = dataclasses.replace(params, min_bandwidth_hz=1.0, min_power_w=1e-12, selection=False)
         fits = actions.capacity(params, instance)
         state = ascend(tiny, instance, state, iterations, drop=True, at_most=fits)
-    return ascend(params, instance, state, iterations, drop=True)
+    before = ascend(params, instance, state, min(iterations, FIRST_DROP))
+    rest = iterations - FIRST_DROP
+    if rest <= 0:
+        return before
+    after = ascend(params, instance, before, rest, first=FIRST_DROP, drop=True)
+    lost = np.flatnonzero(after.value < before.value)  # where success is tiny the prices mislead: serve all there
+    if len(lost):
+        after = after.put(lost, ascend(params, instance[lost], before.take(lost), rest, first=FIRST_DROP))
+    return after
 
 
 def ascend(
@@ -93,27 +110,28 @@ def ascend(
     state: State,
     iterations: int,
     *,
+    first: int = 0,
     drop: bool = False,
     at_most: Array | None = None,
     frozen_ratio: bool = False,
 ) -> State:
     """Run the ascent from a state. drop: give up users who do not pay; at_most (n,): and as many more as it takes.
 
-    frozen_ratio: keep the state's ratio.
+    first: iterations done before, which decide the step. frozen_ratio: keep the state's ratio.
     """
     users = Users(params, instance)
     b, p, served, ratio = state.bandwidth * state.served, state.power * state.served, state.served.copy(), state.ratio
-    if not frozen_ratio:
+    if not frozen_ratio and not first:
         ratio = users.best_ratio(*state.resources(params, instance), 16)
-    for k in range(iterations):
-        now = State(b, p, served, ratio)
+    for k in range(first, first + iterations):
+        now = State(b, p, served, ratio, state.value)
         bandwidth, power = now.resources(params, instance)
         value, by_bandwidth, by_power, step = users.newton(bandwidth, power, ratio)
         if not frozen_ratio:
             ratio = np.clip(ratio + step, 0.0, params.max_ratio)
         price_b = _mean(b, by_bandwidth)
         price_p = _mean(p, by_power)
-        if drop and k >= FIRST_DROP and (k - FIRST_DROP) % DROP_EVERY == 0:
+        if drop and k % DROP_EVERY == 0 and k >= FIRST_DROP:
             held = (0.0, 0.0) if params.selection else (params.min_bandwidth_hz, params.min_power_w)
             surplus = value - price_b * (bandwidth - held[0]) - price_p * (power - held[1])
             _drop_worst(surplus, served, at_most)
@@ -121,8 +139,9 @@ def ascend(
         b = b * np.clip(by_bandwidth / price_b, *STEP_LIMITS) ** speed * served
         p = p * np.clip(by_power / price_p, *STEP_LIMITS) ** speed * served
     while at_most is not None and bool(np.any(np.sum(served, axis=-1) > at_most)):
-        _drop_worst(np.where(served > 0, value, np.inf), served, at_most)
-    return State(b, p, served, ratio)
+        _drop_worst(value, served, at_most)
+    total = np.sum(value * now.served if params.selection else value, axis=-1)
+    return State(b, p, served, ratio, total)
 
 
 def _mean(share: Array, marginal: Array) -> Array:
@@ -153,11 +172,11 @@ def _swap(params: Params, instance: Instance, state: State, iterations: int) -> 
         served = np.abs(state.served - flip)
         grown = np.sum(served, axis=-1, keepdims=True)
         new = (served > 0) & (state.served == 0)
-        start = [
-            np.where(new, 1.0 / np.maximum(grown, 1.0), weight / np.maximum(weight.sum(-1, keepdims=True), simplex.TINY))
-            for weight in (state.bandwidth, state.power)
-        ]
-        candidates.append(State(start[0] * served, start[1] * served, served, state.ratio))
+        start = []
+        for weight in (state.bandwidth, state.power):
+            share = weight / np.maximum(weight.sum(-1, keepdims=True), simplex.TINY)
+            start.append(np.where(new, 1.0 / np.maximum(grown, 1.0), share))
+        candidates.append(State(start[0] * served, start[1] * served, served, state.ratio, state.value))
     fits = actions.capacity(params, instance) if params.selection else np.full(n, users)
     best, objective = state, state.objective(params, instance)
     before = objective
@@ -166,13 +185,13 @@ def _swap(params: Params, instance: Instance, state: State, iterations: int) -> 
         if not len(allowed):
             continue
         part = instance[allowed]
-        tried = ascend(params, part, State(*(getattr(candidate, f)[allowed] for f in vars(candidate))), iterations)
+        tried = ascend(params, part, candidate.take(allowed), iterations)
         reached = tried.objective(params, part)
         better = reached > objective[allowed]
         rows = allowed[better]
         objective = objective.copy()
         objective[rows] = reached[better]
-        best = State(*(_put(getattr(best, f), rows, getattr(tried, f)[better]) for f in vars(best)))
+        best = best.put(rows, tried.take(np.flatnonzero(better)))
     return best, bool(np.any(objective > before * (1 + 1e-7)))
 
 

@@ -69,8 +69,9 @@ class Users:
             middle = 0.5 * (low + high)
             rising = self._log_slope(bandwidth, power, middle) > 0
             low, high = np.where(rising, middle, low), np.where(rising, high, middle)
-        # the ends are maximisers of their own where the function only falls or only rises
-        high = np.where(self._log_slope(bandwidth, power, np.full_like(low, self.params.max_ratio)) >= 0, self.params.max_ratio, high)
+        # the ends are maximisers of their own where the function only rises or only falls
+        top = np.full_like(low, self.params.max_ratio)
+        high = np.where(self._log_slope(bandwidth, power, top) >= 0, top, high)
         return np.where(self._log_slope(bandwidth, power, np.zeros_like(low)) <= 0, 0.0, high)
 
     def _log_slope(self, bandwidth: Array, power: Array, ratio: Array) -> Array:

@@ -99,8 +99,10 @@ def observe(params: Params, instance: Instance) -> Array:
     power_db = 10.0 * xp.log10(instance.power_w)
     density_db = power_db - 10.0 * xp.log10(instance.bandwidth_hz) - (params.noise_psd_dbm_hz - 30.0)
     zeta = physics.user_zeta(params, instance)
-    ones = xp.ones_like(instance.gain)
-    probes = [physics.task_performance(o * ones, zeta) for o in PROBE_RATIOS]
+    # one number for all users where they share a curve
+    ones = xp.ones_like(instance.gain[:1, :1] if len(params.curve_table) == 1 else instance.gain)
+    shape = tuple(instance.gain.shape)
+    probes = [xp.broadcast_to(physics.task_performance(o * ones, zeta), shape) for o in PROBE_RATIOS]
     rows = xp.stack(
         [(gain_db + 110.0) / 20.0, (gain_db + density_db[:, None]) / 20.0, instance.weight, *probes], axis=-1
     )

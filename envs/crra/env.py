@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from semcom_gym.envs.core import AllocationEnv, AllocationVectorEnv
+from semcom_gym.envs.core import AllocationEnv
+from semcom_gym.envs.vector import AllocationVectorEnv
 
 
 class CRRAEnv(AllocationEnv):
@@ -17,7 +18,7 @@ class CRRAEnv(AllocationEnv):
     ## Action space
     ``Box(-1, 1, (3 U,), float32)``: bandwidth share, power share, compression ratio (``actions.decode``).
     ## Observation space
-    ``Box(-inf, inf, (7 U + 5,), float32)``, see ``observation_layout`` and ``actions.observe``.
+    ``Box(-1000, 1000, (7 U + 5,), float32)``, see ``observation_layout`` and ``actions.observe``.
     ## Rewards
     The weighted sum of success probabilities (13), minus ``penalty`` times the relative violation (zero by decoding
     wherever the instance is feasible).

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from semcom_gym.envs.arrays import Array, Batch, at_least, at_most, erfc, namespace
+from semcom_gym.envs.arrays import Array, Batch, at_least, at_most, erfc, largest, namespace, total
 from semcom_gym.envs.crra.instance import Instance, Params
 from semcom_gym.envs.outcome import Outcome
 
@@ -42,7 +42,9 @@ def outage_argument(params: Params, bandwidth_hz: Array, power_w: Array, ratio: 
     """Argument of the Q function in Lemma 1: (2**(a_i (1 - o_i)) - 1) / (b_i delta_i), b_i = P_i / (N0 B_i)."""
     xp = namespace(bandwidth_hz)
     needed = xp.expm1(LN2 * required_efficiency(params, bandwidth_hz, ratio))
-    return params.noise_psd_w_hz * bandwidth_hz * needed / (at_least(power_w, TINY_W) * gain)
+    # the SNR first: the gradient squares the divisor, which must not leave the range of float32
+    noise = params.noise_psd_w_hz * at_least(bandwidth_hz, TINY_HZ)
+    return needed / (at_least(power_w, TINY_W) * gain / noise)
 
 
 def transmission_success(params: Params, argument: Array) -> Array:
@@ -75,7 +77,6 @@ def user_zeta(params: Params, instance: Instance) -> tuple[Array, Array, Array, 
 
 def evaluate(params: Params, instance: Instance, allocation: Allocation) -> Outcome:
     """The objective (13), the constraints (14a)-(14f) and the quantities of every user."""
-    xp = namespace(allocation.ratio)
     b, p, o, beta = allocation.bandwidth_hz, allocation.power_w, allocation.ratio, allocation.selected
     argument = outage_argument(params, b, p, o, instance.gain)
     transmission = transmission_success(params, argument)
@@ -83,7 +84,7 @@ def evaluate(params: Params, instance: Instance, allocation: Allocation) -> Outc
     success = task * transmission  # (11)
     value = beta * instance.weight * success
     return Outcome(
-        objective=xp.sum(value, axis=-1),
+        objective=total(value),
         violation=violations(params, instance, allocation),
         terms={
             "success": beta * success,
@@ -104,17 +105,17 @@ def violations(params: Params, instance: Instance, allocation: Allocation) -> di
     beta = allocation.selected
 
     def shortfall(amount: Array, floor: float) -> Array:
-        return at_least(xp.max(beta * (1.0 - amount / floor), axis=-1), 0.0)
+        return at_least(largest(beta * (1.0 - amount / floor)), 0.0)
 
     unserved = beta * (1.0 - beta) if params.selection else 1.0 - beta
     ratio_excess = xp.maximum(allocation.ratio - params.max_ratio, -allocation.ratio)
-    bandwidth_used = xp.sum(beta * allocation.bandwidth_hz, axis=-1)
-    power_used = xp.sum(beta * allocation.power_w, axis=-1)
+    bandwidth_used = total(beta * allocation.bandwidth_hz)
+    power_used = total(beta * allocation.power_w)
     return {
         "bandwidth": at_least(bandwidth_used / instance.bandwidth_hz - 1.0, 0.0),  # (14a)
         "min_bandwidth": shortfall(allocation.bandwidth_hz, params.min_bandwidth_hz),  # (14b)
         "power": at_least(power_used / instance.power_w - 1.0, 0.0),  # (14c)
         "min_power": shortfall(allocation.power_w, params.min_power_w),  # (14d)
-        "ratio": at_least(xp.max(beta * ratio_excess, axis=-1), 0.0),  # (14e)
-        "selection": xp.max(xp.abs(unserved), axis=-1),  # (14f), or beta_i = 1 where all must be served
+        "ratio": at_least(largest(beta * ratio_excess), 0.0),  # (14e)
+        "selection": largest(xp.abs(unserved)),  # (14f), or beta_i = 1 where all must be served
     }

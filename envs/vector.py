@@ -1,0 +1,216 @@
+"""The vector environment: the batch of the scalar one, on NumPy or torch, with its instances drawn ahead."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+from gymnasium.vector import AutoresetMode
+from gymnasium.vector.utils import batch_space
+
+from semcom_gym.envs import validate
+from semcom_gym.envs.arrays import Array, concatenate, is_torch, namespace
+from semcom_gym.envs.core import Setup
+
+CHUNK = 2048  # instances built at a time: where NumPy's temporaries still fit the cache
+POOL = 65536  # instances drawn ahead, over all sub-environments
+
+
+class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
+    """The batch of the scalar environment, on NumPy or torch, resetting in the same step.
+
+    Same seeds, same trajectories as ``num_envs`` scalar environments, up to ``dtype``. With ``backend="torch"``
+    observations, rewards and infos are tensors on ``device`` and the reward is differentiable in the action.
+    """
+
+    metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
+
+    def __init__(
+        self,
+        num_envs: int = 1,
+        preset: str = "default",
+        *,
+        penalty: float = 1.0,
+        backend: str = "numpy",
+        device: str = "cpu",
+        dtype: str = "float32",
+        render_mode: str | None = None,
+        **overrides: Any,
+    ) -> None:
+        """backend: numpy or torch; device: of torch; dtype: float32 or float64 of instances, actions and rewards."""
+        validate.integer("num_envs", num_envs)
+        validate.choice("backend", backend, ("numpy", "torch"))
+        validate.choice("dtype", dtype, ("float32", "float64"))
+        if render_mode is not None:
+            raise ValueError("a vector environment does not render; render one made by gym.make")
+        self._set_up(preset, penalty, overrides)
+        self.num_envs = num_envs
+        self.render_mode = None
+        self.single_observation_space = self._observation_space()
+        self.single_action_space = self._action_space()
+        self.observation_space = batch_space(self.single_observation_space, num_envs)
+        self.action_space = batch_space(self.single_action_space, num_envs)
+        self.backend, self.dtype = backend, np.dtype(dtype)
+        self.device = _torch_device(backend, device)
+        self.instance: Any = None
+        self._pool: Any = None
+        self._lent = False
+        self._rngs: list[np.random.Generator] = []
+        self._depth = max(4, min(256, POOL // num_envs))
+
+    # --- instances -----------------------------------------------------------------------------------------------
+    # The pool holds the next ``depth`` instances of every sub-environment, row ``slot * num_envs + index``. While all
+    # are at the same slot, as one-decision episodes are, a step's instances are a slice of it and nothing is copied.
+    def _refill(self, which: np.ndarray[Any, Any]) -> None:
+        """Draw the next ``depth`` instances of some sub-environments."""
+        k = self.problem.uniforms_per_instance(self.params)
+        uniform = np.empty((len(which), self._depth, k))
+        for row, index in enumerate(which):
+            self._rngs[index].random(out=uniform[row])
+        per_chunk = max(1, CHUNK // len(which))
+        fresh, observations = [], []
+        for slot in range(0, self._depth, per_chunk):
+            block = self.problem.build(self.params, uniform[:, slot : slot + per_chunk].swapaxes(0, 1).reshape(-1, k))
+            observations.append(self._place_array(self._observe(block)))
+            fresh.append(self._place(block))
+        self._cursor[which] = 0
+        if len(which) == self.num_envs:
+            self._pool, self._observations = concatenate(fresh), _join(observations)
+            return
+        if self._lent:  # slices of this pool are in a caller's hands
+            self._pool, self._observations = self._pool.map(_copy), _copy(self._observations)
+            self._lent = False
+        rows = (np.arange(self._depth)[:, None] * self.num_envs + which).ravel()
+        self._observations[rows] = _join(observations)
+        for name, value in vars(concatenate(fresh)).items():
+            getattr(self._pool, name)[rows] = value
+
+    def _place(self, instance: Any) -> Any:
+        """The instances in this environment's dtype, library and device."""
+        if self.backend == "torch":
+            import torch
+
+            return instance.to_torch(self.device, getattr(torch, self.dtype.name))
+        return instance.map(lambda x: x.astype(self.dtype) if x.dtype.kind == "f" else x)
+
+    def _place_array(self, x: Array) -> Array:
+        if self.backend == "numpy":
+            return x
+        import torch
+
+        return torch.as_tensor(x, device=self.device)
+
+    def _draw(self, which: np.ndarray[Any, Any] | None = None) -> Array:
+        """Advance some sub-environments (all by default) to their next instance; the observations of all."""
+        everyone = which is None or self.instance is None
+        which = np.arange(self.num_envs) if which is None else which
+        spent = np.arange(self.num_envs) if self._pool is None else which[self._cursor[which] >= self._depth]
+        if len(spent):
+            self._refill(spent)
+        slots = self._cursor[which]
+        self._cursor[which] += 1
+        if everyone and bool((slots == slots[0]).all()):
+            rows: Any = slice(int(slots[0]) * self.num_envs, (int(slots[0]) + 1) * self.num_envs)
+            self._lent = True
+        else:
+            rows = slots * self.num_envs + which
+        if everyone:
+            self.instance, self._observation = self._pool[rows], self._observations[rows]
+        else:
+            self.instance, self._observation = self.instance.map(_copy), _copy(self._observation)
+            for name, value in vars(self.instance).items():
+                value[which] = getattr(self._pool, name)[rows]
+            self._observation[which] = self._observations[rows]
+        return self._observation
+
+    # --- Gymnasium -----------------------------------------------------------------------------------------------
+    def reset(
+        self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
+    ) -> tuple[Array, dict[str, Any]]:
+        """Start all sub-environments; an integer ``seed`` gives sub-environment i the seed ``seed + i``.
+
+        options: ``instance`` (a batch of num_envs) pins the instances; ``reset_mask`` (num_envs,) resets some only.
+        """
+        options = dict(options or {})
+        mask = options.pop("reset_mask", None)
+        seeds: list[int | None] | None
+        seeds = [int(seed) + i for i in range(self.num_envs)] if isinstance(seed, (int, np.integer)) else seed
+        if seeds is not None and len(seeds) != self.num_envs:
+            raise ValueError(f"seed must be an integer or a list of {self.num_envs}, got a list of {len(seeds)}")
+        pinned = self._pinned(options, self.num_envs)
+        self._seed(seeds)
+        if pinned is not None:
+            self.instance = self._place(pinned)
+            self._observation = self._place_array(self._observe(pinned))
+            return self._observation, {}
+        if mask is None or self.instance is None:
+            return self._draw(), {}
+        validate.array("options['reset_mask']", mask, (self.num_envs,))
+        return self._draw(np.flatnonzero(mask)), {}
+
+    def _seed(self, seeds: list[int | None] | None) -> None:
+        if not self._rngs:
+            self._rngs = [np.random.default_rng() for _ in range(self.num_envs)]
+            self._cursor = np.full(self.num_envs, self._depth)
+        for index, value in enumerate(seeds or []):
+            if value is not None:
+                self._rngs[index] = np.random.default_rng(value)
+                self._cursor[index] = self._depth
+
+    def step(self, actions: Any) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
+        """Score one decision each. Every episode ends, so the step's info is ``final_info`` (SAME_STEP autoreset)."""
+        if self.instance is None:
+            raise gym.error.ResetNeeded("call reset() before step()")
+        actions = self._check_actions(actions)
+        outcome, reward = self._score(self.instance, actions)
+        ended = self._ones()
+        final = {"objective": outcome.objective, "feasible": outcome.feasible, "cost": outcome.cost}
+        final |= {f"violation/{name}": value for name, value in outcome.violation.items()}
+        final["terms"] = outcome.terms
+        info = {"final_obs": self._observation, "_final_obs": ended, "final_info": final, "_final_info": ended}
+        observation = self._draw()
+        return observation, reward, ended, ~ended, info
+
+    def _ones(self) -> Array:
+        return self._place_array(np.ones(self.num_envs, bool))
+
+    def _check_actions(self, actions: Any) -> Array:
+        if self.backend == "torch":
+            import torch
+
+            actions = torch.as_tensor(actions, device=self.device).to(getattr(torch, self.dtype.name))
+            finite = bool(torch.isfinite(actions).all())
+        else:
+            actions = np.asarray(actions, self.dtype)
+            finite = bool(np.isfinite(actions).all())
+        if tuple(actions.shape) != self.action_space.shape:
+            raise ValueError(f"actions must have shape {self.action_space.shape}, got {tuple(actions.shape)}")
+        if not finite:
+            raise ValueError("actions hold a value that is not finite")
+        return actions
+
+
+def _copy(x: Array) -> Array:
+    return x.clone() if is_torch(x) else x.copy()
+
+
+def _join(arrays: list[Array]) -> Array:
+    return namespace(arrays[0]).concat(arrays)
+
+
+def _torch_device(backend: str, device: str) -> Any:
+    if backend == "numpy":
+        if device != "cpu":
+            raise ValueError(f"device {device!r} needs backend='torch'")
+        return "cpu"
+    try:
+        import torch
+    except ModuleNotFoundError:
+        raise ModuleNotFoundError("backend='torch' needs torch: pip install 'semcom-gym[agents]'") from None
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return found
