@@ -51,6 +51,7 @@ class Problem:
 
     maximise: whether more of the objective is better. objective: what it is, in words.
     build: instances from uniform variates (n, ``uniforms_per_instance(params)``).
+    check_instance: raises ValueError for values that its shapes and signs alone do not show to be wrong.
     evaluate_unchecked, decode, observe: pure functions of NumPy arrays or torch tensors; encode: NumPy only.
     """
 
@@ -64,6 +65,7 @@ class Problem:
     Allocation: type[Batch]
     uniforms_per_instance: Callable[[Any], int]
     build: Callable[[Any, Array], Any]
+    check_instance: Callable[[Any, Any], None]
     evaluate_unchecked: Callable[[Any, Any, Any], Outcome]
     decode: Callable[[Any, Any, Array], Any]
     encode: Callable[[Any, Any, Any], Array]
@@ -117,6 +119,7 @@ class Problem:
             tail = tuple(value.shape[1:])
             expected = (len(instance), params.num_users) if tail else (len(instance),)
             validate.array(f"instance.{field.name}", value, expected, nonnegative=True)
+        self.check_instance(params, instance)
 
     def observation_layout(self, params: Any) -> ObservationLayout:
         """Layout of the flat observation."""

@@ -216,8 +216,17 @@ def test_wrong_arguments_are_named():
         baselines.solve("crra", params, instances, "fast", iterations=0)
     with pytest.raises(TypeError, match="params must be crra Params"):
         baselines.solve("crra", {"num_users": 3}, instances, "fast")
-    with pytest.raises(ValueError, match=r"instance.gain must have shape \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"instance.distance_m must have shape \(2, 3\)"):
         baselines.solve("crra", dataclasses.replace(params, num_users=3), instances, "fast")
+
+
+def test_impossible_instances_are_named():
+    params, instances = sample("default", 2)
+    silent = dataclasses.replace(instances, gain=np.zeros_like(instances.gain))
+    with pytest.raises(ValueError, match="instance.gain must be positive everywhere"):
+        baselines.solve("crra", params, silent, "fast")
+    with pytest.raises(ValueError, match="instance.curve must be below 1"):
+        baselines.bound("crra", params, dataclasses.replace(instances, curve=instances.curve + 1))
 
 
 def test_allocation_helper_zeroes_the_unselected():

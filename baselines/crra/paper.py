@@ -65,7 +65,7 @@ def crra_printed(params: Params, instance: Instance, **options: Any) -> Solution
     return _batch(params, instance, _settings("crra_printed", {"outer": 10} | options), printed=True)
 
 
-def crraus(params: Params, instance: Instance, *, start: float = 1.5, **options: Any) -> Solution:
+def crraus(params: Params, instance: Instance, *, start: float = 1.0, **options: Any) -> Solution:
     """CRRAUS, Algorithm 6; other options are the fields of :class:`Settings`. Needs params.selection (ValueError).
 
     start: what every user asks for at first, in equal shares of the budgets, and at least its floors. Where the

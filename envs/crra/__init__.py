@@ -16,6 +16,7 @@ PROBLEM = Problem(
     Allocation=Allocation,
     uniforms_per_instance=instance.uniforms_per_instance,
     build=instance.build,
+    check_instance=instance.check,
     evaluate_unchecked=physics.evaluate,
     decode=actions.decode,
     encode=actions.encode,

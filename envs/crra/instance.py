@@ -170,6 +170,15 @@ def build(params: Params, uniform: Array) -> Instance:
     )
 
 
+def check(params: Params, instance: Instance) -> None:
+    """Raise ValueError for a gain or budget of zero, or a curve index beyond ``params.curves``."""
+    for name in ("gain", "bandwidth_hz", "power_w"):
+        if not bool((getattr(instance, name) > 0).all()):
+            raise ValueError(f"instance.{name} must be positive everywhere")
+    if bool((instance.curve >= len(params.curves)).any()):
+        raise ValueError(f"instance.curve must be below {len(params.curves)}, the number of curves of the parameters")
+
+
 def _pick(uniform: Array, count: int) -> Array:
     return np.zeros(uniform.shape, np.int64) if count == 1 else (uniform * count).astype(np.int64)
 

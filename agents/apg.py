@@ -1,0 +1,215 @@
+"""Analytic policy gradient: SB3's API around the gradient of the reward itself.
+
+The environments compute their reward with differentiable array code, so the gradient of the expected reward in the
+policy's weights is exact backpropagation through one step; no critic, no score function, no replay.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, ClassVar, TypeVar
+
+import torch
+from gymnasium import spaces
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.policies import BasePolicy
+from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
+from stable_baselines3.common.utils import FloatSchedule, safe_mean
+from torch import Tensor
+
+from semcom_gym.agents.policies import SetPolicy, layout_kwargs
+from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
+from semcom_gym.envs import validate
+
+SelfAPG = TypeVar("SelfAPG", bound="APG")
+
+
+class APG(BaseAlgorithm):
+    """Ascend the differentiable reward of a torch vector environment.
+
+    Each update takes one decision in every environment, ``clip(policy(o) + std * noise, -1, 1)``, and follows the
+    gradient of the mean reward. Noise smooths the reward where a user is starved and its gradient vanishes; it is
+    annealed with the learning rate.
+
+    policy: ``"SetPolicy"`` or a class. env: made by ``make_vec_env(..., backend="torch")``, or an id.
+    learning_rate, exploration_std: numbers, or functions of the remaining progress (1 to 0).
+    n_steps, gamma: decisions per environment and update, and their discount within an episode; episodes of one
+    decision need neither. max_grad_norm: the gradient's norm is clipped to this. The rest is as in SB3.
+    """
+
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"SetPolicy": SetPolicy}
+    policy: SetPolicy
+
+    def __init__(
+        self,
+        policy: str | type[BasePolicy],
+        env: GymEnv | str | None,
+        learning_rate: float | Schedule = 2e-3,
+        n_steps: int = 1,
+        gamma: float = 0.0,
+        exploration_std: float | Schedule = 0.0,
+        max_grad_norm: float = 1.0,
+        switches: Sequence[str] = (),
+        policy_kwargs: dict[str, Any] | None = None,
+        stats_window_size: int = 100,
+        tensorboard_log: str | None = None,
+        verbose: int = 0,
+        seed: int | None = None,
+        device: torch.device | str = "auto",
+        _init_setup_model: bool = True,
+    ) -> None:
+        if isinstance(env, str):
+            env = make_vec_env(env, backend="torch", device="cpu" if device == "auto" else str(device))
+        super().__init__(
+            policy,
+            env,
+            learning_rate,
+            policy_kwargs=policy_kwargs,
+            stats_window_size=stats_window_size,
+            tensorboard_log=tensorboard_log,
+            verbose=verbose,
+            device=device,
+            support_multi_env=True,
+            seed=seed,
+            supported_action_spaces=(spaces.Box,),
+        )
+        validate.integer("n_steps", n_steps)
+        validate.number("gamma", gamma, high=1.0, open_low=False)
+        validate.number("max_grad_norm", max_grad_norm)
+        self.n_steps, self.gamma, self.max_grad_norm = n_steps, gamma, max_grad_norm
+        self.exploration_std = exploration_std
+        self.switches = tuple(switches)
+        if _init_setup_model:
+            self._setup_model()
+
+    def _setup_model(self) -> None:
+        self._setup_lr_schedule()
+        self._std_schedule = FloatSchedule(self.exploration_std)
+        self.set_random_seed(self.seed)
+        if isinstance(self.env, SB3VecEnv):
+            venv = self.env.venv.unwrapped
+            self.policy_kwargs = layout_kwargs(venv.observation_layout, venv.action_layout) | self.policy_kwargs
+        self.policy = self.policy_class(  # type: ignore[assignment]
+            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
+        ).to(self.device)
+
+    def _excluded_save_params(self) -> list[str]:
+        return [*super()._excluded_save_params(), "_last_obs"]  # of the environment's device
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        return ["policy", "policy.optimizer"], []
+
+    def learn(
+        self: SelfAPG,
+        total_timesteps: int,
+        callback: MaybeCallback = None,
+        log_interval: int = 10,
+        tb_log_name: str = "APG",
+        reset_num_timesteps: bool = True,
+        progress_bar: bool = False,
+    ) -> SelfAPG:
+        """Train for ``total_timesteps`` decisions over all environments; log every ``log_interval`` updates.
+
+        Raises TypeError if the environment does not give a gradient.
+        """
+        if not isinstance(self.env, SB3VecEnv) or self.env.venv.unwrapped.backend != "torch":
+            raise TypeError("APG differentiates the reward: env must come from make_vec_env(..., backend='torch')")
+        for name in self.switches:
+            validate.choice("switch", name, self.env.venv.unwrapped.action_layout.blocks)
+        total_timesteps, callback = self._setup_learn(
+            total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
+        )
+        callback.on_training_start(locals(), globals())
+        while self.num_timesteps < total_timesteps:
+            callback.on_rollout_start()
+            reward, going = self._rollout(callback)
+            if not going:
+                break
+            callback.on_rollout_end()
+            self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
+            self._train(reward)
+            if log_interval and self._n_updates % log_interval == 0:
+                self.dump_logs()
+        callback.on_training_end()
+        return self
+
+    def _rollout(self, callback: Any) -> tuple[Tensor, bool]:
+        """Mean discounted reward of ``n_steps`` decisions everywhere, and whether the callback wants to go on."""
+        env = self.env
+        assert isinstance(env, SB3VecEnv)
+        assert self.ep_info_buffer is not None
+        self.policy.set_training_mode(True)
+        std = self._std_schedule(self._current_progress_remaining)
+        total = torch.zeros((), device=self.device)
+        discount: Any = 1.0
+        observation = torch.as_tensor(self._last_obs, device=self.device)
+        for _ in range(self.n_steps):
+            action = self.policy(observation)
+            if std > 0:
+                action = action + std * torch.randn_like(action)
+            if self.switches:
+                action, gain = self._switch(action)
+                total = total + (discount * gain).mean()
+            observation, reward, done = env.step_batch(action)
+            total = total + (discount * reward).mean()
+            discount = torch.where(done, 1.0, discount * self.gamma)
+            self.num_timesteps += env.num_envs
+            self.ep_info_buffer.extend(env.finished_episodes(self._stats_window_size))
+            callback.update_locals(locals())
+            if not callback.on_step():
+                return total, False
+        self._last_obs = observation.detach()
+        return total / self.n_steps, True
+
+    def _switch(self, action: Tensor) -> tuple[Tensor, Tensor]:
+        """The action without gradient in its switches, and (n,) a term of value zero that carries their gradient."""
+        assert isinstance(self.env, SB3VecEnv)
+        venv = self.env.venv.unwrapped
+        layout = venv.action_layout
+        blocks = [layout.blocks.index(name) for name in self.switches]
+        entries = [block * layout.users + user for block in blocks for user in range(layout.users)]
+        plain = action.detach()
+        with torch.no_grad():
+            trials = plain.repeat(2 * len(entries), 1).view(2, len(entries), *plain.shape)
+            for row, entry in enumerate(entries):
+                trials[0, row, :, entry], trials[1, row, :, entry] = 1.0, -1.0
+            instance = venv.instance.map(lambda x: x.repeat(2 * len(entries), *[1] * (x.ndim - 1)))
+            value = rewards(venv, instance, trials.flatten(0, 2)).view(2, len(entries), -1)
+            slope = 0.5 * (value[0] - value[1]).T
+        switch = action[:, entries]
+        mixed = action.clone()
+        mixed[:, entries] = plain[:, entries]
+        return mixed, (slope * (switch - switch.detach())).sum(dim=1)
+
+    def _train(self, reward: Tensor) -> None:
+        """One step of the optimiser up the gradient of ``reward``."""
+        self._update_learning_rate(self.policy.optimizer)
+        self.policy.optimizer.zero_grad(set_to_none=True)
+        (-reward).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.policy.parameters(), self.max_grad_norm, error_if_nonfinite=True)
+        self.policy.optimizer.step()
+        self._n_updates += 1
+        self.logger.record("train/n_updates", self._n_updates, exclude="tensorboard")
+        self.logger.record("train/loss", -reward.item())
+        self.logger.record("train/grad_norm", norm.item())
+        self.logger.record("train/exploration_std", self._std_schedule(self._current_progress_remaining))
+
+    def dump_logs(self) -> None:
+        """Write what was recorded since the last call."""
+        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
+        if self.ep_info_buffer:
+            self.logger.record("rollout/ep_rew_mean", safe_mean([x["r"] for x in self.ep_info_buffer]))
+            self.logger.record("rollout/ep_len_mean", safe_mean([x["l"] for x in self.ep_info_buffer]))
+        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / elapsed))
+        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
+        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
+        self.logger.dump(step=self.num_timesteps)
+
+
+def rewards(venv: Any, instance: Any, action: Tensor) -> Tensor:
+    """What a torch vector environment would pay for actions on instances, (n,)."""
+    outcome = venv.problem.evaluate_unchecked(venv.params, instance, venv.problem.decode(venv.params, instance, action))
+    sign = 1.0 if venv.problem.maximise else -1.0
+    return sign * outcome.objective - venv.penalty * outcome.cost

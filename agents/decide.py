@@ -1,0 +1,89 @@
+"""Decisions of a trained model for batches of instances, and their refinement by the gradient of the objective."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from semcom_gym.envs import validate
+from semcom_gym.envs.arrays import Array, to_numpy
+from semcom_gym.envs.outcome import Outcome
+from semcom_gym.envs.problems import Problem
+
+CHUNK = 2048  # instances at once: where the temporaries still fit the cache
+STEP = 0.02  # of refinement, in action units, falling linearly to zero
+
+
+def act(model: BaseAlgorithm, observation: Array) -> np.ndarray[Any, Any]:
+    """Deterministic actions (n, blocks U), float32 in [-1, 1], of observations (n, d).
+
+    Unlike ``model.predict`` it works in chunks and for any number of users. Raises ValueError for a wrong shape.
+    """
+    observation = torch.as_tensor(to_numpy(observation), dtype=torch.float32)
+    if observation.ndim != 2:
+        raise ValueError(f"observations must have shape (n, d), got {tuple(observation.shape)}")
+    model.policy.set_training_mode(False)
+    with torch.no_grad():
+        parts = [
+            model.policy._predict(part.to(model.device), deterministic=True).cpu() for part in observation.split(CHUNK)
+        ]
+    return torch.cat(parts).clamp(-1.0, 1.0).numpy()
+
+
+def decide(
+    model: BaseAlgorithm, problem: Problem, params: Any, instance: Any, *, refine_steps: int = 0
+) -> np.ndarray[Any, Any]:
+    """Actions (n, blocks U) of a model for a batch of instances (NumPy), refined by ``refine_steps`` gradient steps."""
+    problem.check(params, instance)
+    validate.integer("refine_steps", refine_steps, low=0)
+    actions = act(model, problem.observe(params, instance))
+    return refine(problem, params, instance, actions, refine_steps) if refine_steps else actions
+
+
+def outcome_of(problem: Problem, params: Any, instance: Any, actions: Array) -> tuple[Outcome, Array]:
+    """The outcome of actions (n, blocks U), and (n,) its objective minus violation, signed so that more is better."""
+    outcome = problem.evaluate_unchecked(params, instance, problem.decode(params, instance, actions))
+    sign = 1.0 if problem.maximise else -1.0
+    return outcome, sign * outcome.objective - outcome.cost
+
+
+def refine(
+    problem: Problem, params: Any, instance: Any, actions: Array, steps: int = 20, *, step: float = STEP
+) -> np.ndarray[Any, Any]:
+    """Improve actions (n, blocks U) by ``steps`` of Adam on each instance's own objective, in float64 on the CPU.
+
+    The best action met is kept, so no instance ends worse than it began.
+    """
+    validate.integer("steps", steps)
+    validate.number("step", step)
+    actions = np.asarray(to_numpy(actions), np.float64)
+    parts = [
+        _refine_chunk(problem, params, instance[i : i + CHUNK], actions[i : i + CHUNK], steps, step)
+        for i in range(0, len(actions), CHUNK)
+    ]
+    return np.concatenate(parts)
+
+
+def _refine_chunk(problem: Problem, params: Any, instance: Any, actions: Array, steps: int, step: float) -> Array:
+    instance = instance.to_torch(dtype=torch.float64)
+    action = torch.as_tensor(actions).clamp(-1.0, 1.0).requires_grad_()
+    best = action.detach().clone()
+    best_value = torch.full((len(best),), -torch.inf, dtype=torch.float64)
+    optimizer = torch.optim.Adam([action], lr=step, betas=(0.8, 0.99))
+    for k in range(steps + 1):
+        value = outcome_of(problem, params, instance, action)[1]
+        with torch.no_grad():
+            better = value > best_value
+            best_value = torch.where(better, value, best_value)
+            best = torch.where(better[:, None], action, best)
+        if k < steps:
+            optimizer.param_groups[0]["lr"] = step * (1.0 - k / steps)
+            optimizer.zero_grad()
+            (-value.sum()).backward()
+            optimizer.step()
+            with torch.no_grad():
+                action.clamp_(-1.0, 1.0)
+    return best.numpy()

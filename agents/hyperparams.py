@@ -1,0 +1,85 @@
+"""Hyper-parameters as data: ``hyperparams/<algorithm>.yml``, keyed by environment id as in rl-zoo3."""
+
+from __future__ import annotations
+
+import math
+from importlib import resources
+from typing import Any
+
+import numpy as np
+import yaml
+from sb3_contrib import TQC
+from stable_baselines3 import A2C, PPO, SAC, TD3
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.noise import NormalActionNoise
+from stable_baselines3.common.policies import BasePolicy
+
+from semcom_gym.agents.apg import APG
+from semcom_gym.agents.policies import SetActorCriticPolicy, SetPolicy, SetSACPolicy, SetTD3Policy, SetTQCPolicy
+from semcom_gym.envs import IDS, validate
+
+ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], type[BasePolicy]]] = {
+    "apg": (APG, SetPolicy),
+    "ppo": (PPO, SetActorCriticPolicy),
+    "a2c": (A2C, SetActorCriticPolicy),
+    "sac": (SAC, SetSACPolicy),
+    "tqc": (TQC, SetTQCPolicy),
+    "td3": (TD3, SetTD3Policy),
+}
+"""Name -> algorithm and the set policy that ``policy: SetPolicy`` stands for."""
+
+
+class Linear:
+    """Schedule that falls linearly from ``start`` to zero (``lin_<start>`` in the files)."""
+
+    def __init__(self, start: float) -> None:
+        self.start = start
+
+    def __call__(self, remaining: float) -> float:
+        """Value at a remaining progress of 1 (begin) to 0 (end)."""
+        return self.start * remaining
+
+
+class Cosine(Linear):
+    """Schedule that falls along half a cosine from ``start`` to zero (``cos_<start>`` in the files)."""
+
+    def __call__(self, remaining: float) -> float:
+        """Value at a remaining progress of 1 (begin) to 0 (end)."""
+        return self.start * 0.5 * (1.0 - math.cos(math.pi * min(max(remaining, 0.0), 1.0)))
+
+
+SCHEDULES = {"lin": Linear, "cos": Cosine}
+
+
+def load(env_id: str, algo: str, overrides: dict[str, Any] | None = None, **sizes: int | None) -> dict[str, Any]:
+    """The hyper-parameters of an algorithm on an id, as the file spells them, with some replaced.
+
+    sizes: n_timesteps and n_envs, where not None. Raises ValueError for an unknown algorithm, an id without an entry
+    or a bad size.
+    """
+    validate.choice("environment id", env_id, IDS)
+    validate.choice("algorithm", algo, ALGORITHMS)
+    table = yaml.safe_load((resources.files("semcom_gym.agents") / "hyperparams" / f"{algo}.yml").read_text())
+    validate.choice(f"environment id for {algo}", env_id, table)
+    settings = {**table[env_id], **(overrides or {}), **{name: x for name, x in sizes.items() if x is not None}}
+    for name in ("n_timesteps", "n_envs"):
+        settings[name] = int(settings[name]) if isinstance(settings[name], float) else settings[name]
+        validate.integer(name, settings[name])
+    return settings
+
+
+def arguments(settings: dict[str, Any], num_actions: int) -> dict[str, Any]:
+    """The arguments of the algorithm's constructor among hyper-parameters, with schedules and action noise made."""
+    rest = {name: value for name, value in settings.items() if name not in ("n_timesteps", "n_envs", "policy")}
+    for name in ("learning_rate", "exploration_std", "clip_range"):
+        if isinstance(rest.get(name), str):
+            rest[name] = _schedule(name, rest[name])
+    if "noise_std" in rest:
+        rest["action_noise"] = NormalActionNoise(np.zeros(num_actions), np.full(num_actions, rest.pop("noise_std")))
+    return rest
+
+
+def _schedule(name: str, text: str) -> Linear:
+    kind, _, start = text.partition("_")
+    validate.choice(f"schedule of {name}", kind, SCHEDULES)
+    return SCHEDULES[kind](float(start))

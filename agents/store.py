@@ -1,0 +1,135 @@
+"""Files of agents: atomic writes, and the shipped agents with their cards."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.save_util import recursive_getattr
+
+from semcom_gym.agents.hyperparams import ALGORITHMS
+from semcom_gym.agents.vec_env import default_preset, make_vec_env
+from semcom_gym.envs import validate
+
+SHIPPED = Path(__file__).parent / "shipped"
+CARD = ("env_id", "preset", "algo", "seed", "command", "versions", "timesteps", "seconds", "sha256", "scores")
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write, fsync, rename: whoever reads, also after a crash, sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def to_json(value: Any) -> bytes:
+    """Indented JSON text."""
+    return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()
+
+
+def read_json(path: Path, what: str) -> dict[str, Any]:
+    """The object in a JSON file. Raises ValueError that names ``what`` it should be."""
+    try:
+        value = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{what} {str(path)!r} is missing or corrupt: {error}") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"{what} {str(path)!r} is corrupt: it must hold one object")
+    return value
+
+
+def to_bytes(model: BaseAlgorithm) -> bytes:
+    """SB3's zip file of a model."""
+    stream = io.BytesIO()
+    model.save(stream)
+    return stream.getvalue()
+
+
+def shipped(folder: str | Path = SHIPPED) -> list[dict[str, Any]]:
+    """The cards of all agents in a folder, sorted by file name."""
+    return [_read_card(path) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def load(
+    env_id: str,
+    algo: str = "apg",
+    preset: str | None = None,
+    *,
+    num_users: int | None = None,
+    device: str = "cpu",
+    folder: str | Path = SHIPPED,
+) -> BaseAlgorithm:
+    """A shipped agent, checked against the hash on its card before it is opened.
+
+    preset: the id's own default if None. num_users: of the cells it is for, that of the preset if None; the weights
+    are the same for all. Raises ValueError, in one line, where there is no such agent or its file is not what its
+    card says.
+    """
+    validate.choice("algorithm", algo, ALGORITHMS)
+    overrides = {} if num_users is None else {"num_users": num_users}
+    env = make_vec_env(env_id, 1, preset=preset, **overrides)
+    name = file_name(env_id, algo, preset)
+    path = Path(folder) / f"{name}.zip"
+    names = [card.stem for card in sorted(Path(folder).glob("*.json"))]
+    if name not in names:
+        raise ValueError(f"no shipped agent {name!r}; shipped: {', '.join(names) or 'none'}")
+    card = _read_card(path.with_suffix(".json"))
+    content = path.read_bytes() if path.is_file() else b""
+    if hashlib.sha256(content).hexdigest() != card["sha256"]:
+        raise ValueError(f"agent file {path.name!r} is {'corrupt' if content else 'missing'}: not what its card names")
+    spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
+    return ALGORITHMS[algo][0].load(io.BytesIO(content), device=device, custom_objects=spaces)
+
+
+def ship(run: str | Path, scores: dict[str, Any] | None = None, folder: str | Path = SHIPPED) -> Path:
+    """Copy the best model of a training run, without its optimiser's state, and write its card. Returns the file.
+
+    run: folder that ``train`` wrote. scores: what the card says beside the validation result of the run, for example
+    the mean score on the test split. Raises ValueError if the run is not finished.
+    """
+    run = Path(run)
+    record = read_json(run / "run.json", "training run")
+    if not record["finished"]:
+        raise ValueError(f"the training run in {str(run)!r} is not finished; train with resume=True first")
+    model = ALGORITHMS[record["algo"]][0].load(run / "model.zip", device="cpu")
+    for optimizer in _optimizers(model):
+        optimizer.state.clear()
+    model._last_obs = None
+    model.ep_info_buffer = model.ep_success_buffer = None
+    content = to_bytes(model)
+    card = {name: record[name] for name in CARD if name in record}
+    card["sha256"] = hashlib.sha256(content).hexdigest()
+    card["scores"] = {"validation": record["best"], **(scores or {})}
+    path = Path(folder) / f"{file_name(record['env_id'], record['algo'], record['preset'])}.zip"
+    write_atomically(path, content)
+    write_atomically(path.with_suffix(".json"), to_json(card))
+    return path
+
+
+def file_name(env_id: str, algo: str, preset: str | None) -> str:
+    """Stem of a shipped agent's files."""
+    return f"{env_id.removeprefix('semcom_gym:').removeprefix('SemCom/')}_{preset or default_preset(env_id)}_{algo}"
+
+
+def _read_card(path: Path) -> dict[str, Any]:
+    card = read_json(path, "agent card")
+    if not set(CARD) <= set(card):
+        raise ValueError(f"agent card {path.name!r} is corrupt: it must hold {', '.join(CARD)}")
+    return card
+
+
+def _optimizers(model: BaseAlgorithm) -> list[Any]:
+    """Every optimiser that SB3 saves with the model."""
+    names = [name for name in model._get_torch_save_params()[0] if name.endswith("optimizer")]
+    return [recursive_getattr(model, name) for name in names]

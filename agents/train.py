@@ -1,0 +1,270 @@
+"""Train an agent: one call, one folder, resumable after a kill, the best model by the validation split kept.
+
+The folder of a run holds ``model.zip`` (best model so far), ``run.json`` (what made it, and its validation curve),
+``checkpoint.zip`` (what is needed to go on; gone once the run is finished) and the TensorBoard log.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import importlib.util
+import io
+import json
+import math
+import platform
+import time
+import warnings
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from stable_baselines3.common.base_class import BaseAlgorithm
+from stable_baselines3.common.callbacks import BaseCallback
+from stable_baselines3.common.logger import configure
+from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
+from tqdm import tqdm
+
+from semcom_gym import __version__
+from semcom_gym.agents import hyperparams as hp
+from semcom_gym.agents.callbacks import Reference, TrainingLog, Validation, log_hyperparameters, log_validation
+from semcom_gym.agents.policies import layout_kwargs
+from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json, write_atomically
+from semcom_gym.agents.vec_env import SB3VecEnv, default_preset, make_vec_env
+from semcom_gym.envs import validate
+
+PACKAGES = ("numpy", "gymnasium", "torch", "stable-baselines3", "sb3-contrib")
+IDENTITY = ("env_id", "preset", "overrides", "algo", "seed", "hyperparams")  # what a resumed run must share
+KEPT = ("reward", "objective", "feasible", "score", "gap")  # of each validation, in the curve of run.json
+LOG_EVERY = 10  # rollouts
+PICTURE_EVERY = 5  # validations
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A training run: the best model by validation reward, the folder and the content of ``run.json``."""
+
+    model: BaseAlgorithm
+    folder: Path
+    record: dict[str, Any]
+
+
+def train(
+    env_id: str,
+    algo: str = "apg",
+    *,
+    preset: str | None = None,
+    timesteps: int | None = None,
+    num_envs: int | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    out: str | Path | None = None,
+    tensorboard: str | Path | None = None,
+    resume: bool = False,
+    hyperparams: dict[str, Any] | None = None,
+    evaluations: int = 20,
+    validation: int = 100,
+    scored: int = 20,
+    progress: bool = True,
+    **overrides: Any,
+) -> Run:
+    """Train ``algo`` (apg, ppo, a2c, sac, tqc, td3) on an environment.
+
+    timesteps: decisions to train on; num_envs: environments at once; those of ``agents/hyperparams`` if None.
+    hyperparams: entries that replace those of the file. overrides: fields of Params.
+    out: folder of the run, ``runs/<id>_<preset>_<algo>_seed<seed>`` if None. tensorboard: folder for the log,
+    ``<out>/tensorboard`` if None. resume: go on where the run in ``out`` stopped; start where there is none.
+    evaluations: how often to validate, keep the best model and write a checkpoint, at equal distances.
+    validation: instances of the validation split. scored: how many of them get a certified score in the log (each
+    costs one proof at the start). The test split is never touched.
+
+    Ctrl-C returns the run so far. It or a killed run goes on from the last checkpoint and ends with the weights that
+    it would have had. Raises ValueError or TypeError, in one line, for a bad id, algorithm, preset, device or value.
+    """
+    for name, value, low in (("evaluations", evaluations, 1), ("validation", validation, 1), ("scored", scored, 0)):
+        validate.integer(name, value, low=low)
+    validate.integer("seed", seed, low=0)
+    env_id = env_id.removeprefix("semcom_gym:")
+    preset = default_preset(env_id) if preset is None else preset
+    settings = hp.load(env_id, algo, hyperparams, n_timesteps=timesteps, n_envs=num_envs)
+    identity = dict(zip(IDENTITY, (env_id, preset, overrides, algo, seed, settings), strict=True))
+    name = f"{file_name(env_id, algo, preset)}_seed{seed}"
+    folder = Path("runs", name) if out is None else Path(out)
+    record = _open(folder, identity, resume)
+
+    env = make_vec_env(env_id, settings["n_envs"], preset=preset, **_backend(algo, device), **overrides)
+    if record["finished"]:
+        return _finish(folder, record, env, device)
+    model = _restore(folder, record, env, device) if record["curve"] else _build(env, identity, device)
+    log = folder / "tensorboard" if tensorboard is None else Path(tensorboard, name)
+    model.set_logger(configure(str(log), ["tensorboard"]))
+    keeper = _Keeper(folder, record, _validation(env, validation, scored), evaluations, progress)
+    left = settings["n_timesteps"] - model.num_timesteps
+    every = LOG_EVERY * (env.num_envs if isinstance(model, OffPolicyAlgorithm) else 1)  # which counts episodes
+    try:
+        model.learn(left, [TrainingLog(LOG_EVERY), keeper], log_interval=every, reset_num_timesteps=False)
+        keeper.keep(finished=True)
+    except KeyboardInterrupt:
+        if not record["curve"]:
+            raise
+        print(f"stopped; resume=True goes on from step {record['timesteps']} of {settings['n_timesteps']}")
+    finally:
+        keeper.close()
+    return _finish(folder, record, env, device)
+
+
+def _open(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any]:
+    """The record of the run in ``folder``: that of the run to resume, or a new one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / "run.json").exists():
+        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+        versions = {"semcom-gym": __version__, "python": platform.python_version(), **versions}
+        progress = {"finished": False, "timesteps": 0, "seconds": 0.0, "best": None, "curve": []}
+        return {**identity, "command": _command(identity), "versions": versions, **progress}
+    if not resume:
+        raise ValueError(f"{str(folder)!r} holds a training run: resume it, or name another folder")
+    record = read_json(folder / "run.json", "training run")
+    for name in IDENTITY:
+        if record.get(name) != json.loads(to_json(identity[name])):
+            raise ValueError(
+                f"the run in {str(folder)!r} was made with {name} {record.get(name)!r}, not {identity[name]!r}"
+            )
+    return record
+
+
+def _command(identity: dict[str, Any]) -> str:
+    settings = identity["hyperparams"]
+    names = {"env": identity["env_id"], "algo": identity["algo"], "preset": identity["preset"]}
+    names |= {"timesteps": settings["n_timesteps"], "seed": identity["seed"]}
+    return " ".join(["semcom-gym train", *(f"--{name} {value}" for name, value in names.items())])
+
+
+def _backend(algo: str, device: str) -> dict[str, str]:
+    """Where the environment computes: APG needs torch, and there the device of the model."""
+    try:
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return {"backend": "torch", "device": device} if algo == "apg" else {}
+
+
+def _build(env: SB3VecEnv, identity: dict[str, Any], device: str) -> BaseAlgorithm:
+    """A new model for ``env``."""
+    algorithm, policy = hp.ALGORITHMS[identity["algo"]]
+    venv = env.venv.unwrapped
+    arguments = hp.arguments(identity["hyperparams"], venv.action_layout.size)
+    layout = layout_kwargs(venv.observation_layout, venv.action_layout)
+    arguments["policy_kwargs"] = layout | arguments.get("policy_kwargs", {})
+    try:
+        return algorithm(policy, env, seed=identity["seed"], device=device, **arguments)
+    except TypeError as error:
+        raise TypeError(f"hyper-parameters of {identity['algo']}: {str(error).rpartition(') ')[2]}") from None
+
+
+def _restore(folder: Path, record: dict[str, Any], env: SB3VecEnv, device: str) -> BaseAlgorithm:
+    """The model of the last checkpoint; ``record`` is brought back to the same moment."""
+    try:
+        with zipfile.ZipFile(folder / "checkpoint.zip") as archive:
+            record.update(json.loads(archive.read("record.json")))
+            model = hp.ALGORITHMS[record["algo"]][0].load(io.BytesIO(archive.read("model.zip")), env, device)
+            if isinstance(model, OffPolicyAlgorithm):
+                model.load_replay_buffer(io.BytesIO(archive.read("replay_buffer.pkl")))
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        raise ValueError(f"the checkpoint in {str(folder)!r} is missing or corrupt: {error}") from None
+    return model
+
+
+def _finish(folder: Path, record: dict[str, Any], env: SB3VecEnv, device: str) -> Run:
+    model = hp.ALGORITHMS[record["algo"]][0].load(folder / "model.zip", env, device)
+    return Run(model, folder, record)
+
+
+def _validation(env: SB3VecEnv, n: int, scored: int) -> Validation:
+    venv = env.venv.unwrapped
+    validation = Validation(venv.problem, venv.params, n, penalty=venv.penalty)
+    if scored:
+        first = validation.instance[: min(n, scored)]
+        validation.reference = Reference.prove(venv.problem, venv.params, first)
+    return validation
+
+
+class _Keeper(BaseCallback):
+    """Validates, keeps the best model and writes checkpoints, each at the start of a rollout.
+
+    There, all random streams restart from the run's seed and the number of steps, so that a run which goes on from a
+    checkpoint and one that was never stopped are the same.
+    """
+
+    def __init__(
+        self, folder: Path, record: dict[str, Any], validation: Validation, evaluations: int, progress: bool
+    ) -> None:
+        super().__init__()
+        self.folder, self.record, self.validation = folder, record, validation
+        total = record["hyperparams"]["n_timesteps"]
+        self.every = math.ceil(total / evaluations)
+        self.due = record["timesteps"]
+        self.bar = tqdm(total=total, initial=self.due, unit="step", unit_scale=True, disable=not progress)
+        self.pictures = importlib.util.find_spec("matplotlib") is not None
+        if not self.pictures:
+            warnings.warn("no allocation figures without matplotlib: pip install 'semcom-gym[report]'", stacklevel=3)
+
+    def _on_training_start(self) -> None:
+        log_hyperparameters(self.logger, self.record["hyperparams"], ["validation/reward", "validation/score"])
+        self.before = self.record["seconds"]
+        self.started = time.perf_counter()
+
+    def _on_step(self) -> bool:
+        self.bar.update(self.num_timesteps - self.bar.n)
+        return True
+
+    def _on_rollout_start(self) -> None:
+        if self.num_timesteps < self.due:
+            return
+        if not self.record["curve"] or self.num_timesteps > self.record["timesteps"]:
+            self.keep()
+        self.due = (self.num_timesteps // self.every + 1) * self.every
+        key = np.random.SeedSequence([self.record["seed"], self.num_timesteps])
+        self.model.set_random_seed(int(key.generate_state(1)[0]))
+        self.model._last_obs = self.training_env.reset()
+
+    def keep(self, finished: bool = False) -> None:
+        """Validate; write the model if it is the best so far, then the checkpoint and the record."""
+        result, outcome = self.validation.measure(self.model)
+        count = len(self.record["curve"])
+        draw = self.pictures and (finished or count % PICTURE_EVERY == 0)
+        log_validation(
+            self.logger, result, self.validation.picture(outcome) if draw else None, self.model.num_timesteps
+        )
+        point = {name: result[f"validation/{name}"] for name in KEPT if f"validation/{name}" in result}
+        self.bar.set_postfix({name: f"{point[name]:.4g}" for name in ("reward", "score") if name in point})
+        seconds = self.before + time.perf_counter() - self.started
+        point |= {"timesteps": self.model.num_timesteps, "seconds": round(seconds, 3)}
+        record = self.record
+        record.update(timesteps=point["timesteps"], seconds=point["seconds"], finished=finished)
+        record["curve"].append(point)
+        if record["best"] is None or point["reward"] > record["best"]["reward"]:
+            record["best"] = point
+            write_atomically(self.folder / "model.zip", to_bytes(self.model))
+        if not finished:
+            write_atomically(self.folder / "checkpoint.zip", self._checkpoint())
+        write_atomically(self.folder / "run.json", to_json(record))
+        if finished:
+            (self.folder / "checkpoint.zip").unlink(missing_ok=True)
+
+    def _checkpoint(self) -> bytes:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            archive.writestr("record.json", to_json(self.record))
+            archive.writestr("model.zip", to_bytes(self.model))
+            if isinstance(self.model, OffPolicyAlgorithm):
+                buffer = io.BytesIO()
+                self.model.save_replay_buffer(buffer)
+                archive.writestr("replay_buffer.pkl", buffer.getvalue())
+        return stream.getvalue()
+
+    def close(self) -> None:
+        """Close the progress bar and the log."""
+        self.bar.close()
+        self.logger.close()

@@ -1,0 +1,72 @@
+"""The command ``semcom-gym``.
+
+Exit code 0: done; 1: a fault of the package, with a traceback; 2: a mistake in the arguments or in a file that they
+name, in one line; 130: interrupted with Ctrl-C, with one line on what was kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from semcom_gym import __version__
+from semcom_gym.benchmarks import commands_bench, commands_env, store
+from semcom_gym.benchmarks.errors import UserError, user_input
+
+EPILOG = """examples:
+  semcom-gym envs                                    what there is
+  semcom-gym solve SemCom/CRRA-v0 --method fast      ask a solver
+  semcom-gym benchmark --env SemCom/CRRA-v0          a leaderboard against the certified optimum
+  semcom-gym COMMAND --help                          every option of a command, with an example"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """argparse with errors in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message} (see: {self.prog} --help)")
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line of all subcommands."""
+    top = _Parser(
+        prog="semcom-gym",
+        description="Environments, certified baselines and agents for semantic-communication resource allocation.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    top.add_argument("--version", action="version", version=f"semcom-gym {__version__}")
+    subparsers = top.add_subparsers(metavar="COMMAND", required=True)
+    commands_env.add_to(subparsers)
+    commands_bench.add_to(subparsers)
+    return top
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code. Faults of the package pass through as exceptions."""
+    job = None
+    try:
+        args = parser().parse_args(arguments)
+        with user_input():
+            job = args.prepare(args)
+        result = job.run()
+        print(store.dumps(result, indent=1) if args.json else job.show(result))
+        sys.stdout.flush()
+    except UserError as error:
+        print(f"semcom-gym: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        kept = job.kept() if job else "nothing was written"
+        print(f"semcom-gym: interrupted; {kept}", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of a pipe, such as head, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

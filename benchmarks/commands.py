@@ -1,0 +1,63 @@
+"""What the subcommands share: a job with its report, and arguments in the same words everywhere."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """Work whose arguments have been checked. run: does it; show: its result as text; kept: what Ctrl-C leaves."""
+
+    run: Callable[[], Any]
+    show: Callable[[Any], str]
+    kept: Callable[[], str] = lambda: "nothing was written"
+
+
+def add(commands: Any, name: str, prepare: Callable[[argparse.Namespace], Job], summary: str, example: str) -> Any:
+    """A subcommand: one line for the overview, a page with an example for its own --help."""
+    parser = commands.add_parser(
+        name,
+        help=summary,
+        description=f"{summary[0].upper()}{summary[1:]}.",
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
+    parser.set_defaults(prepare=prepare)
+    return parser
+
+
+def instances(parser: Any, n: int) -> None:
+    """Arguments that say which instances."""
+    parser.add_argument("-n", "--instances", type=int, default=n, help="how many instances (default: %(default)s)")
+    parser.add_argument(
+        "--split", default="test", help="train, validation or test: three disjoint streams (default: %(default)s)"
+    )
+    overrides(parser)
+
+
+def overrides(parser: Any) -> None:
+    """The argument that changes parameters."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
+        help="change a parameter of the preset, as in --set num_users=16 (may be repeated)",
+    )  # fmt: skip
+
+
+def parse_overrides(given: list[str]) -> dict[str, Any]:
+    """``["a=1", "b=x"]`` -> ``{"a": 1, "b": "x"}``; a value is a Python literal or, failing that, text."""
+    values = {}
+    for entry in given:
+        name, equals, text = entry.partition("=")
+        if not equals or not name:
+            raise ValueError(f"--set needs FIELD=VALUE, got {entry!r}")
+        try:
+            values[name] = ast.literal_eval(text)
+        except (ValueError, SyntaxError):
+            values[name] = text
+    return values

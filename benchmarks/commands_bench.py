@@ -1,0 +1,258 @@
+"""``semcom-gym benchmark``, ``figures`` and ``speed``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+from semcom_gym import baselines, envs
+from semcom_gym.benchmarks import protocol, store, table
+from semcom_gym.benchmarks.commands import Job, add, instances, parse_overrides
+from semcom_gym.benchmarks.errors import UserError, user_input
+from semcom_gym.envs import validate
+
+FIGURES = ("crra",)
+GROUPS = ("scalar", "vector", "solver", "agent")
+PAPER_METHODS = {"SemCom/CRRA-v0": "crra", "SemCom/CRRAUS-v0": "crraus"}
+"""The published algorithm of each id that has one."""
+
+
+def add_to(commands: Any) -> None:
+    """Add the three subcommands."""
+    bench = add(
+        commands, "benchmark", _benchmark, "score methods and agents against the certified optimum",
+        "  semcom-gym benchmark --env SemCom/CRRA-v0 --preset default hard --method fra fast crra -n 100\n\n"
+        "Finished work is kept in the folder of --cells: after Ctrl-C, the same command goes on where it stopped.",
+    )  # fmt: skip
+    bench.add_argument("--env", nargs="+", default=list(envs.IDS), metavar="ID", help="environments (default: all)")
+    bench.add_argument("--preset", nargs="+", help="presets (default: each environment's own)")
+    bench.add_argument("--method", nargs="*", help="solvers; none with no name behind it (default: all)")
+    bench.add_argument(
+        "--agent", nargs="*",
+        help="agents: apg (shipped), FOLDER of a training run, NAME=FOLDER,FOLDER for several training seeds "
+        "(default: those shipped for the preset)",
+    )  # fmt: skip
+    instances(bench, 100)
+    bench.add_argument("--device", default="cpu", help="where agents run: cpu, cuda (default: %(default)s)")
+    bench.add_argument("--refine", type=int, default=0, metavar="STEPS", help="also score agents after gradient steps")
+    bench.add_argument("--prove", action="store_true", help="prove and write the bounds that ship with the package")
+    bench.add_argument("--out", default="results/benchmark", help="folder of results (default: %(default)s)")
+    _cells(bench)
+    figures = add(
+        commands, "figures", _figures, "regenerate a paper's figures, with its claims beside our data",
+        "  semcom-gym figures crra --out docs/results/figures/crra\n\n"
+        "Finished points are kept in the folder of --cells: after Ctrl-C, the same command goes on where it stopped.",
+    )  # fmt: skip
+    figures.add_argument("paper", help=f"one of: {', '.join(FIGURES)}")
+    figures.add_argument("--only", nargs="+", type=int, metavar="N", help="numbers of figures (default: all)")
+    figures.add_argument("-n", "--instances", type=int, help="instances to average over (default: 30; 2 with --quick)")
+    figures.add_argument("--success", default="exact", help="success model: exact or approximate (default: exact)")
+    figures.add_argument("--quick", action="store_true", help="only the ends of every axis: a test that all of it runs")
+    figures.add_argument("--out", help="folder of CSV files, pictures and claims.md (default: results/figures/PAPER)")
+    _cells(figures)
+    speed = add(
+        commands, "speed", _speed, "measure environments beside CartPole, and solvers",
+        "  semcom-gym speed --out docs/results/speed.json",
+    )  # fmt: skip
+    speed.add_argument("--repeats", type=int, default=5, help="measurements per row (default: %(default)s)")
+    speed.add_argument("--seconds", type=float, default=0.5, help="length of one measurement (default: %(default)s)")
+    speed.add_argument("--device", default="cpu", help="where the torch rows run: cpu, cuda (default: %(default)s)")
+    speed.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
+    speed.add_argument("--only", nargs="+", metavar="GROUP", help=f"{', '.join(GROUPS)} (default: all)")
+    speed.add_argument(
+        "--batches",
+        nargs="+",
+        type=int,
+        default=[1, 64, 1024],
+        metavar="N",
+        help="sizes of the vector environments (default: 1 64 1024)",
+    )
+    speed.add_argument("--out", help="also write the result to this JSON file")
+
+
+def _cells(parser: Any) -> None:
+    parser.add_argument("--cells", default="results/cells", help="folder of finished work (default: %(default)s)")
+
+
+# --- benchmark -----------------------------------------------------------------------------------------------------
+
+
+def _benchmark(args: argparse.Namespace) -> Job:
+    changes = parse_overrides(args.overrides)
+    tasks = [
+        protocol.task(env_id, preset, n=args.instances, split=args.split, **changes)
+        for env_id in args.env
+        for preset in args.preset or [None]
+    ]
+    baselines.solution.require("tqdm", "benchmark")
+    if args.prove:
+        if changes or args.split != "test":
+            raise ValueError("--prove writes the bounds of a preset's test split: drop --set and --split")
+        cells = store.Store(args.cells)
+        return Job(lambda: _prove(tasks, cells), _show_proofs, cells.kept)
+    baselines.solution.require("matplotlib", "benchmark")
+    entries = [(task, _solvers(task, args) + _agents(task, args)) for task in tasks]
+    for task, competitors in entries:
+        if not competitors:
+            raise ValueError(f"nothing to score on {task.label}: name a --method or an --agent")
+    cells = store.Store(args.cells)
+    out = store.make_folder(args.out)
+    return Job(lambda: _run_benchmark(entries, cells, out), _show_boards, cells.kept)
+
+
+def _solvers(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
+    """The methods asked for; without a choice, all that this task and this installation can run."""
+    from semcom_gym.benchmarks import competitors
+
+    if args.method is not None:
+        for name in args.method:
+            protocol.check_method(task, name)
+        return [competitors.solver(task.problem.name, name) for name in args.method]
+    names = []
+    for name in baselines.methods(task.problem.name):
+        try:
+            with user_input():
+                protocol.check_method(task, name)
+            names.append(name)
+        except UserError as error:
+            print(f"left out on {task.label}: {name}: {error}", file=sys.stderr)
+    return [competitors.solver(task.problem.name, name) for name in names]
+
+
+def _agents(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
+    """The agents asked for; without a choice, those that ship for the preset."""
+    from semcom_gym.benchmarks import competitors
+
+    if args.agent == []:
+        return []
+    specs = args.agent
+    if specs is None:
+        try:
+            specs = competitors.shipped(task)
+        except ModuleNotFoundError as error:
+            print(f"left out on {task.label}: {error}", file=sys.stderr)
+            return []
+    steps = [0, args.refine] if args.refine else [0]
+    return [competitors.agent(task, spec, args.device, refine) for spec in specs for refine in steps]
+
+
+def _run_benchmark(entries: list[Any], cells: store.Store, out: Path) -> dict[str, Any]:
+    from semcom_gym.benchmarks import leaderboard, pictures
+
+    boards = [leaderboard.leaderboard(task, competitors, cells) for task, competitors in entries]
+    files = [out / "leaderboard.md", out / "leaderboard.csv", out / "leaderboard.json"]
+    store.write_atomically(files[0], "# Leaderboard\n\n" + "\n".join(map(table.markdown, boards)))
+    store.write_atomically(files[1], table.csv_text(boards))
+    store.write_atomically(files[2], table.json_text(boards))
+    for board in boards:
+        name = board.task.replace(" ", "_").replace("/", "-")
+        files.append(pictures.scores(board, out / f"{name}_scores.png"))
+        files.append(pictures.loss_against_time(board, out / f"{name}_loss_time.png"))
+    return {"leaderboards": boards, "files": [str(file) for file in files]}
+
+
+def _show_boards(found: dict[str, Any]) -> str:
+    files = "\n".join(["written:", *found["files"]])
+    return "\n\n".join([*map(table.text, found["leaderboards"]), files])
+
+
+def _prove(tasks: list[protocol.Task], cells: store.Store) -> dict[str, Any]:
+    from semcom_gym.benchmarks import certificates
+
+    rows = []
+    for task in tasks:
+        file = certificates.ship(task, cells)
+        gap = certificates.shipped(task).gap  # read back
+        rows.append({"task": task.label, "n": len(gap), "mean": gap.mean(), "largest": gap.max(), "file": str(file)})
+    return {"proofs": rows}
+
+
+def _show_proofs(found: dict[str, Any]) -> str:
+    rows = [
+        [row["task"], str(row["n"]), f"{100 * row['mean']:.4f}", f"{100 * row['largest']:.4f}", row["file"]]
+        for row in found["proofs"]
+    ]
+    return table.aligned(["bounds of", "n", "mean gap %", "largest gap %", "file"], rows)
+
+
+# --- figures -------------------------------------------------------------------------------------------------------
+
+
+def _figures(args: argparse.Namespace) -> Job:
+    validate.choice("paper", args.paper, FIGURES)
+    from semcom_gym.benchmarks.figures import crra as paper
+
+    for module in ("matplotlib", "tqdm", "cvxpy"):
+        baselines.solution.require(module, "figures")
+    chosen = paper.figures(args.success, args.quick)
+    if args.only is not None:
+        numbers = {int(figure.name.removeprefix("figure_")): figure for figure in chosen}
+        for number in args.only:
+            validate.choice("figure", number, numbers)
+        chosen = [numbers[number] for number in args.only]
+    n = (2 if args.quick else 30) if args.instances is None else args.instances
+    validate.integer("--instances", n)
+    cells = store.Store(args.cells)
+    out = store.make_folder(args.out or f"results/figures/{args.paper}")
+    return Job(lambda: _run_figures(args, paper, chosen, n, cells, out), _show_figures, cells.kept)
+
+
+def _run_figures(
+    args: argparse.Namespace, paper: Any, chosen: list[Any], n: int, cells: store.Store, out: Path
+) -> dict[str, Any]:
+    from semcom_gym.benchmarks.figures import sweep
+
+    found = sweep.compute(args.paper, chosen, n, cells)
+    files = sweep.write(chosen, found, out)
+    claims = paper.claims(found)
+    notes = f"{n} test instances, {args.success} success model, code {store.code_version('envs', 'baselines')}."
+    page = out / "claims.md"
+    store.write_atomically(page, sweep.claims_markdown(f"{args.paper}: the paper's claims and our data", claims, notes))
+    return {"claims": claims, "files": [str(file) for file in (*files, page)], "n": n, "success": args.success}
+
+
+def _show_figures(found: dict[str, Any]) -> str:
+    rows = [[claim.figure, claim.verdict, claim.paper, claim.ours] for claim in found["claims"]]
+    lines = [f"{figure:>8}  {verdict:<6}  {paper}: {ours}" for figure, verdict, paper, ours in rows]
+    return "\n".join([*lines, "", "written:", *found["files"]])
+
+
+# --- speed ---------------------------------------------------------------------------------------------------------
+
+
+def _speed(args: argparse.Namespace) -> Job:
+    from semcom_gym.benchmarks import speed
+
+    for name in ("repeats", "threads"):
+        validate.integer(f"--{name}", getattr(args, name))
+    validate.number("--seconds", args.seconds)
+    groups = args.only or GROUPS
+    for group in groups:
+        validate.choice("group", group, GROUPS)
+    for batch in args.batches:
+        validate.integer("--batches", batch)
+    extra = {"solver": "cvxpy", "agent": "stable_baselines3"}
+    for module in ("tqdm", "torch", *(extra[group] for group in groups if group in extra)):
+        baselines.solution.require(module, "speed")
+    import torch
+
+    torch.set_num_threads(args.threads)
+    protocol.make_vector(next(iter(envs.IDS)), 1, backend="torch", device=args.device)
+    return Job(lambda: _run_speed(speed, args, groups), speed.text)
+
+
+def _run_speed(speed: Any, args: argparse.Namespace, groups: Any) -> dict[str, Any]:
+    makers = {
+        "scalar": speed.scalar_items,
+        "vector": lambda: speed.vector_items(args.batches, args.device),
+        "solver": lambda: [row for pair in PAPER_METHODS.items() for row in speed.solver_items(*pair)],
+        "agent": lambda: [row for env_id in envs.IDS for row in speed.agent_items(env_id, args.device)],
+    }
+    items = [item for group in groups for item in makers[group]()]
+    rows = speed.measure(items, args.repeats, args.seconds)
+    found = {"machine": speed.machine(args.threads), "repeats": args.repeats, "seconds": args.seconds, "rows": rows}
+    if args.out:
+        speed.write(found, Path(args.out))
+    return found

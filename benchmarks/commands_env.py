@@ -1,0 +1,197 @@
+"""``semcom-gym envs``, ``solve`` and ``train``."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semcom_gym import baselines, envs
+from semcom_gym.benchmarks import protocol, table
+from semcom_gym.benchmarks.commands import Job, add, instances, overrides, parse_overrides
+from semcom_gym.benchmarks.errors import user_input
+from semcom_gym.benchmarks.store import make_folder
+from semcom_gym.envs import validate
+
+
+def add_to(commands: Any) -> None:
+    """Add the three subcommands."""
+    add(commands, "envs", _envs, "list environments, presets, spaces and methods", "  semcom-gym envs --json")
+    solve = add(
+        commands, "solve", _solve, "solve instances of an environment by a method and score the decisions",
+        "  semcom-gym solve SemCom/CRRA-v0 --preset hard --method fast -n 100\n"
+        "  semcom-gym solve SemCom/CRRA-v0 --method crra -n 5 --trace runs/crra   then: tensorboard --logdir runs",
+    )  # fmt: skip
+    solve.add_argument("env", help="environment id, as listed by: semcom-gym envs")
+    solve.add_argument("--preset", help="parameters of the environment (default: the id's own)")
+    solve.add_argument("--method", required=True, help="solver, as listed by: semcom-gym envs")
+    instances(solve, 10)
+    solve.add_argument("--seed", type=int, help="draw the instances from this seed instead of from a split")
+    solve.add_argument("--trace", metavar="DIR", help="write the objective after each iteration for TensorBoard")
+    train = add(
+        commands, "train", _train, "train an agent; the best model by the validation split is kept",
+        "  semcom-gym train --env SemCom/CRRA-v0 --algo apg --timesteps 200000 --seed 0\n"
+        "  tensorboard --logdir runs\n\n"
+        "After Ctrl-C, the same command with --resume goes on from the last checkpoint.",
+    )  # fmt: skip
+    train.add_argument("--env", required=True, help="environment id, as listed by: semcom-gym envs")
+    train.add_argument("--algo", default="apg", help="apg, ppo, a2c, sac, tqc or td3 (default: %(default)s)")
+    train.add_argument("--preset", help="parameters of the environment (default: the id's own)")
+    train.add_argument("--timesteps", type=int, help="decisions to train on (default: that of the algorithm)")
+    train.add_argument("--num-envs", type=int, help="environments at once (default: that of the algorithm)")
+    train.add_argument("--seed", type=int, default=0, help="seed of weights and instances (default: %(default)s)")
+    train.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    train.add_argument("--out", help="folder of the run (default: runs/ID_PRESET_ALGO_seedSEED)")
+    train.add_argument("--tensorboard", metavar="DIR", help="folder of the log (default: inside the run's folder)")
+    train.add_argument("--resume", action="store_true", help="go on with the run in --out")
+    overrides(train)
+
+
+# --- envs ----------------------------------------------------------------------------------------------------------
+
+
+def _envs(args: argparse.Namespace) -> Job:
+    return Job(_list, _show_list)
+
+
+def _list() -> dict[str, Any]:
+    ids, problems = {}, {}
+    for env_id in envs.IDS:
+        env = protocol.make_vector(env_id, 1).unwrapped
+        problems[env.problem.name] = env.problem
+        ids[env_id] = {
+            "problem": env.problem.name,
+            "default_preset": protocol.default_preset(env_id),
+            "observation": list(env.single_observation_space.shape),
+            "action": list(env.single_action_space.shape),
+            "action_blocks": list(env.action_layout.blocks),
+        }
+    rooms = {
+        name: {
+            "paper": problem.paper,
+            "objective": problem.objective,
+            "maximise": problem.maximise,
+            "presets": sorted(problem.PRESETS),
+            "methods": baselines.methods(name),
+            "anchor": baselines.anchor(name),
+        }
+        for name, problem in problems.items()
+    }
+    return {"environments": ids, "problems": rooms}
+
+
+def _show_list(found: dict[str, Any]) -> str:
+    rows = [
+        [env_id, entry["default_preset"], str(entry["observation"][0]), str(entry["action"][0]),
+         ", ".join(entry["action_blocks"])]
+        for env_id, entry in found["environments"].items()
+    ]  # fmt: skip
+    parts = [table.aligned(["id", "preset", "observation", "action", "blocks of the action"], rows, left=(0, 1, 4))]
+    for name, room in found["problems"].items():
+        width = max(map(len, room["methods"]))
+        goal = "maximise" if room["maximise"] else "minimise"
+        lines = [f"{name}: {room['paper']}", f"  {goal} {room['objective']}"]
+        lines += [
+            f"  presets: {', '.join(room['presets'])}",
+            "  methods:",
+            *(f"    {method:<{width}}  {what}" for method, what in room["methods"].items()),
+        ]
+        parts.append("\n".join(lines))
+    return "\n\n".join(parts)
+
+
+# --- solve ---------------------------------------------------------------------------------------------------------
+
+
+def _solve(args: argparse.Namespace) -> Job:
+    changes = parse_overrides(args.overrides)
+    task = protocol.task(args.env, args.preset, n=args.instances, split=args.split, **changes)
+    protocol.check_method(task, args.method)
+    instance = task.instance
+    if args.seed is not None:
+        validate.integer("--seed", args.seed, low=0)
+        instance = task.problem.sample(task.params, np.random.default_rng(args.seed), args.instances)
+    if args.trace:
+        import semcom_gym.agents  # noqa: F401  says which package is missing
+
+        make_folder(args.trace)
+    return Job(lambda: _run_solve(task, instance, args), _show_solution)
+
+
+def _run_solve(task: protocol.Task, instance: Any, args: argparse.Namespace) -> dict[str, Any]:
+    started = time.perf_counter()
+    found = baselines.solve(task.problem.name, task.params, instance, args.method)
+    seconds = time.perf_counter() - started
+    if args.trace:
+        from semcom_gym import agents
+
+        agents.log_solution(args.trace, task.problem.name, args.method, found)
+    source = f"seed {args.seed}" if args.seed is not None else f"{args.split} split"
+    return {
+        "env": task.env_id, "preset": task.preset, "method": args.method, "instances": source, "seconds": seconds,
+        "objective": found.objective, "feasible": found.feasible, "seconds_per_decision": found.seconds,
+        "iterations": found.iterations, "status": found.status,
+    }  # fmt: skip
+
+
+def _show_solution(found: dict[str, Any]) -> str:
+    feasible = np.asarray(found["feasible"])
+    rows = [
+        [str(i), f"{value:.6g}", "yes" if ok else "no", str(int(count)), f"{1e3 * seconds:.3g}", status]
+        for i, (value, ok, count, seconds, status) in enumerate(
+            zip(found["objective"], feasible, found["iterations"], found["seconds_per_decision"], found["status"],
+                strict=True)
+        )
+    ]  # fmt: skip
+    mean = np.mean(np.asarray(found["objective"])[feasible]) if feasible.any() else float("nan")
+    header = ["instance", "objective", "feasible", "iterations", "ms", "status"]
+    return (
+        f"{table.aligned(header, rows, left=(5,))}\n\n"
+        f"{found['env']} {found['preset']}, {found['method']}, {found['instances']}: mean objective {mean:.6g} over "
+        f"{int(feasible.sum())} feasible of {len(feasible)} instances, "
+        f"{1e3 * found['seconds'] / len(feasible):.3g} ms each"
+    )
+
+
+# --- train ---------------------------------------------------------------------------------------------------------
+
+
+def _train(args: argparse.Namespace) -> Job:
+    changes = parse_overrides(args.overrides)
+    protocol.task(args.env, args.preset, n=1, **changes)
+    from semcom_gym import agents  # says which package is missing
+
+    validate.choice("algorithm", args.algo, agents.ALGORITHMS)
+    folder = args.out or f"runs/{agents.store.file_name(args.env, args.algo, args.preset)}_seed{args.seed}"
+    names = ("preset", "timesteps", "num_envs", "seed", "device", "tensorboard", "resume")
+    options = {name: getattr(args, name) for name in names} | changes
+
+    def kept() -> str:
+        if not (Path(folder) / "checkpoint.zip").exists():
+            return "there was no checkpoint yet"
+        return f"the last checkpoint is kept in {folder}; the same command with --resume goes on from there"
+
+    return Job(lambda: _run_train(args.env, args.algo, folder, options), _show_run, kept)
+
+
+def _run_train(env_id: str, algo: str, folder: str, options: dict[str, Any]) -> dict[str, Any]:
+    from semcom_gym.agents import train
+
+    with user_input(), contextlib.redirect_stdout(sys.stderr):  # train checks its arguments and the run's folder
+        run = train(env_id, algo, out=folder, **options)
+    if not run.record["finished"]:
+        raise KeyboardInterrupt
+    return {"folder": folder, "log": options["tensorboard"] or folder, **run.record}
+
+
+def _show_run(found: dict[str, Any]) -> str:
+    best = ", ".join(f"{name} {value:.6g}" for name, value in found["best"].items())
+    return (
+        f"{found['env_id']} {found['preset']}, {found['algo']}, seed {found['seed']}: best on validation: {best}\n"
+        f"model and record: {found['folder']}; to look at the log: tensorboard --logdir {found['log']}"
+    )

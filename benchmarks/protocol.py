@@ -1,0 +1,215 @@
+"""How decisions are scored: the same test instances for every method, against a certified bound.
+
+score = (x - anchor) / (bound - anchor): 1 is provably optimal, 0 as good as the anchor method, below 0 worse; a
+decision that is not feasible scores -1. Solvers and agents share one path: their decisions are actions that the
+environment scores. Left out by rule are instances where the anchor is infeasible or nearer than 0.1 % to the bound.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import time
+from collections.abc import Callable
+from typing import Any
+
+import gymnasium as gym
+import numpy as np
+
+from semcom_gym import baselines, envs
+from semcom_gym.benchmarks import store
+from semcom_gym.envs import validate
+from semcom_gym.envs.arrays import Array, to_numpy
+
+AGREEMENT = 1e-9  # relative; between a solver's claim and the environment's score of its decision
+BROKEN = 1e-6  # a score above 1 by more than this is a bound that is not one
+NEAR = 1e-3  # |bound - anchor| / |bound| below which an instance says nothing
+INFEASIBLE_SCORE = -1.0
+
+
+class BoundBrokenError(RuntimeError):
+    """A decision is better than a bound that claims to be proven."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """What every method is scored on: the first n instances of a split, for the parameters of an environment."""
+
+    env_id: str
+    preset: str
+    problem: envs.Problem
+    params: Any
+    instance: Any
+    split: str
+    overrides: dict[str, Any]
+
+    @property
+    def sign(self) -> float:
+        """1 where more of the objective is better, -1 where less is."""
+        return 1.0 if self.problem.maximise else -1.0
+
+    @property
+    def label(self) -> str:
+        """Name for people: ``CRRA-v0 default num_users=4``."""
+        extra = [f"{name}={value}" for name, value in self.overrides.items()]
+        return " ".join([self.env_id.removeprefix("SemCom/"), self.preset, *extra])
+
+    def make(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
+        """The vector environment, in float64."""
+        kwargs = {"preset": self.preset, "dtype": "float64", **self.overrides}
+        return make_vector(self.env_id, num_envs, **kwargs)
+
+    def key(self) -> dict[str, Any]:
+        """What decides the instances and their physics."""
+        return {"env": self.env_id, "preset": self.preset, "split": self.split, "n": len(self.instance),
+                "data": fingerprint(self.params, self.instance)}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Decisions:
+    """The environment's verdict on n decisions: objective (NaN where infeasible), feasible, seconds; (n,) each."""
+
+    objective: Array
+    feasible: Array
+    seconds: Array
+
+    @classmethod
+    def from_cell(cls, cell: dict[str, Any]) -> Decisions:
+        """Decisions out of a stored cell."""
+        return cls(store.numbers(cell["objective"]), np.array(cell["feasible"], bool), store.numbers(cell["seconds"]))
+
+
+@dataclasses.dataclass(frozen=True)
+class Scores:
+    """Scores of one competitor, on the instances that count. score, loss (seeds, kept); loss is NaN if infeasible.
+
+    feasible: share of all decisions. seconds: mean wall time per decision. kept (n,): the instances that count.
+    """
+
+    score: Array
+    loss: Array
+    feasible: float
+    seconds: float
+    kept: Array
+
+
+def make_vector(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
+    """The batched form of an id. Raises ValueError for an id that is not of this package."""
+    validate.choice("environment id", env_id, envs.IDS)
+    return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
+
+
+def default_preset(env_id: str) -> str:
+    """The preset that an id stands for when none is named."""
+    validate.choice("environment id", env_id, envs.IDS)
+    entry = gym.envs.registration.load_env_creator(str(gym.spec(env_id).entry_point))
+    return str(inspect.signature(entry).parameters["preset"].default)
+
+
+def task(env_id: str, preset: str | None = None, *, n: int = 100, split: str = "test", **overrides: Any) -> Task:
+    """The first ``n`` instances of ``split`` for an id, a preset and overridden fields of Params."""
+    preset = default_preset(env_id) if preset is None else preset
+    fields = [field.name for field in dataclasses.fields(make_vector(env_id, 1).unwrapped.problem.Params)]
+    validate.keywords("parameters", overrides, fields)
+    env = make_vector(env_id, 1, preset=preset, **overrides).unwrapped
+    instance = env.problem.sample_split(env.params, split, n)
+    return Task(env_id, preset, env.problem, env.params, instance, split, overrides)
+
+
+def fingerprint(params: Any, instance: Any) -> str:
+    """SHA-256 of parameters, curves and instances.
+
+    Instances enter in float32, so that the last bit of another machine's logarithm does not matter.
+    """
+    fields = {f.name: np.asarray(getattr(instance, f.name), np.float32) for f in dataclasses.fields(instance)}
+    curves = getattr(params, "curve_table", None)
+    return store.digest({"params": params, "curves": curves, "instance": fields})
+
+
+def play(task: Task, rows: Array, act: Callable[[Any, Any], Array]) -> tuple[Array, Array, float]:
+    """Objective, feasibility and decision time [s] per instance of ``act(env, observation)`` on some instances."""
+    env = task.make(len(rows)).unwrapped
+    observation, _ = env.reset(options={"instance": task.instance[rows]})
+    started = time.perf_counter()
+    actions = act(env, observation)
+    seconds = (time.perf_counter() - started) / len(rows)
+    final = env.step(actions)[-1]["final_info"]
+    return to_numpy(final["objective"]), to_numpy(final["feasible"]), seconds
+
+
+def decide_by_method(task: Task, method: str, **options: Any) -> Decisions:
+    """Score a solver. An instance that it calls infeasible counts as an infeasible decision.
+
+    Raises RuntimeError where the environment credits a decision with less than the solver claims.
+    """
+    found = baselines.solve(task.problem.name, task.params, task.instance, method, **options)
+    feasible = np.asarray(found.feasible, bool)
+    objective = np.full(len(feasible), np.nan)
+    rows = np.flatnonzero(feasible)
+    if len(rows):
+        objective[rows], valid, _ = play(task, rows, lambda env, _: env.encode(found.allocation[rows]))
+        claim = np.asarray(found.objective)[rows]
+        _check_claim(task, method, claim, objective[rows], valid)
+    return Decisions(objective, feasible, np.asarray(found.seconds, float))
+
+
+def decide_by_agent(task: Task, act: Callable[[Any, Any], Array]) -> Decisions:
+    """Score a policy, ``act(env, observations) -> actions``, on the whole batch at once, after one warm-up call."""
+    everyone = np.arange(len(task.instance))
+    play(task, everyone, act)
+    objective, feasible, seconds = play(task, everyone, act)
+    return Decisions(np.where(feasible, objective, np.nan), feasible, np.full(len(everyone), seconds))
+
+
+def check_method(task: Task, method: str) -> None:
+    """Solve one training instance, so that a method that is not for this task says so before long work begins."""
+    one = task.problem.sample_split(task.params, "train", 1)
+    baselines.solve(task.problem.name, task.params, one, method)
+
+
+def _check_claim(task: Task, method: str, claim: Array, credited: Array, valid: Array) -> None:
+    """A budget left over is handed out by ``encode``, so that the environment may credit more, never less."""
+    short = task.sign * (claim - credited) > AGREEMENT * np.abs(claim)
+    wrong = np.flatnonzero(short | ~valid)
+    if len(wrong):
+        i = wrong[0]
+        raise RuntimeError(
+            f"{method!r} on {task.label}: claims {claim[i]!r} for a decision that the environment scores "
+            f"{credited[i]!r} (feasible: {bool(valid[i])}), on {len(wrong)} instance(s)"
+        )
+
+
+def score(decisions: list[Decisions], anchor: Decisions, bound: Array, *, maximise: bool = True) -> Scores:
+    """Scores of one competitor (one entry of ``decisions`` per training seed).
+
+    bound (n,): proven, in natural units; not finite where no decision is feasible. Raises BoundBrokenError.
+    """
+    sign = 1.0 if maximise else -1.0
+    top, base = sign * np.asarray(bound, float), sign * anchor.objective
+    kept = anchor.feasible & np.isfinite(top)
+    kept &= np.where(kept, top - base, 0.0) >= NEAR * np.where(kept, np.abs(top), 1.0)
+    feasible = np.stack([d.feasible for d in decisions])
+    x = sign * np.stack([d.objective for d in decisions])
+    check_bound(x, top, base)
+    x, top, base = x[:, kept], top[kept], base[kept]
+    value = np.where(feasible[:, kept], (x - base) / (top - base), INFEASIBLE_SCORE)
+    return Scores(
+        score=value,
+        loss=(top - x) / np.abs(top),
+        feasible=float(feasible.mean()),
+        seconds=float(np.mean([d.seconds.mean() for d in decisions])),
+        kept=kept,
+    )
+
+
+def check_bound(x: Array, top: Array, base: Array) -> None:
+    """Raise BoundBrokenError if a decision beats its bound, or if there is one where the bound says there is none."""
+    with np.errstate(invalid="ignore"):
+        slack = np.fmax(BROKEN * np.abs(top - base), AGREEMENT * np.abs(top))
+        over = np.argwhere(np.isfinite(x) & ~(x <= top + slack))
+    if len(over):
+        seed, i = over[0]
+        raise BoundBrokenError(
+            f"the bound is broken: instance {i} has a decision of {x[seed, i]!r}, above its bound {top[i]!r} "
+            f"({len(over)} such decision(s))"
+        )

@@ -1,0 +1,236 @@
+"""Speed as ratios measured in one run: our environments beside Gymnasium's CartPole, solvers and agents per instance.
+
+Actions are drawn before the clock starts. Every row is measured ``repeats`` times, in turn with the others, so that a
+busy machine slows all of them; the medians are reported, per second of wall time and per second of CPU time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import gymnasium as gym
+
+from semcom_gym import baselines, envs
+from semcom_gym.benchmarks import protocol, store, table
+from semcom_gym.benchmarks.progress import bar
+
+CARTPOLE = "CartPole-v1"
+DRAWN = 256  # actions drawn ahead
+SOLVER_BATCH = 256
+SLOW_BATCH = 4  # instances of a method that goes through cvxpy
+PACKAGES = ("semcom-gym", "gymnasium", "numpy", "scipy", "torch", "cvxpy", "stable-baselines3")
+
+
+@dataclasses.dataclass(frozen=True)
+class Item:
+    """Something to time. work: does some and returns how many units. against: the row it is compared to."""
+
+    group: str
+    name: str
+    unit: str
+    work: Callable[[], int]
+    against: str | None = None
+
+
+def measure(items: list[Item], repeats: int, seconds: float) -> list[dict[str, Any]]:
+    """Time every item ``repeats`` times for at least ``seconds`` each; one row per item."""
+    rates: dict[str, list[tuple[float, float]]] = {item.name: [] for item in items}
+    with bar(repeats * len(items), "speed") as progress:
+        for item in items:
+            item.work()  # warm-up
+        for _ in range(repeats):
+            for item in items:
+                progress.set_postfix_str(item.name)
+                rates[item.name].append(_rate(item.work, seconds))
+                progress.update()
+    wall = {name: statistics.median(rate[0] for rate in found) for name, found in rates.items()}
+    cpu = {name: statistics.median(rate[1] for rate in found) for name, found in rates.items()}
+    return [
+        {
+            "group": item.group,
+            "name": item.name,
+            "unit": item.unit,
+            "per_second": wall[item.name],
+            "per_cpu_second": cpu[item.name],
+            "slowest": min(rate[0] for rate in rates[item.name]),
+            "fastest": max(rate[0] for rate in rates[item.name]),
+            "against": item.against,
+            "ratio": wall[item.name] / wall[item.against] if item.against else None,
+        }
+        for item in items
+    ]
+
+
+def _rate(work: Callable[[], int], seconds: float) -> tuple[float, float]:
+    """Units per second of wall time and of CPU time."""
+    done, wall, cpu = 0, time.perf_counter(), time.process_time()
+    while time.perf_counter() - wall < seconds:
+        done += work()
+    return done / (time.perf_counter() - wall), done / max(time.process_time() - cpu, 1e-9)
+
+
+def scalar_items() -> list[Item]:
+    """step and reset through gym.make, every id and CartPole."""
+    rows = []
+    for env_id in (CARTPOLE, *envs.IDS):
+        env = gym.make(env_id)
+        env.reset(seed=0)
+        env.action_space.seed(0)
+        actions = [env.action_space.sample() for _ in range(DRAWN)]
+        against = None if env_id == CARTPOLE else f"gym.make {CARTPOLE}"
+        rows.append(Item("scalar", f"gym.make {env_id}", "steps", _scalar_work(env, actions), against))
+    return rows
+
+
+def _scalar_work(env: Any, actions: list[Any]) -> Callable[[], int]:
+    def work() -> int:
+        for action in actions:
+            _, _, terminated, truncated, _ = env.step(action)
+            if terminated or truncated:
+                env.reset()
+        return len(actions)
+
+    return work
+
+
+def vector_items(batches: Sequence[int], device: str = "cpu") -> list[Item]:
+    """step of the vector environments (they reset themselves), every id on NumPy and torch, and CartPole.
+
+    Raises ValueError for a device that cannot be used.
+    """
+    rows = []
+    for n in batches:
+        cartpole = f"vector {CARTPOLE} x{n}"
+        rows.append(Item("vector", cartpole, "steps", _vector_work(_cartpole(n), n)))
+        for env_id in envs.IDS:
+            for backend in ("numpy", "torch"):
+                where = device if backend == "torch" else "cpu"
+                env = protocol.make_vector(env_id, n, backend=backend, device=where)
+                name = f"vector {env_id} {backend}{'' if where == 'cpu' else ' ' + where} x{n}"
+                rows.append(Item("vector", name, "steps", _vector_work(env, n), cartpole))
+    return rows
+
+
+def _cartpole(n: int) -> Any:
+    return gym.make_vec(CARTPOLE, num_envs=n, vectorization_mode="vector_entry_point")
+
+
+def _vector_work(env: Any, n: int) -> Callable[[], int]:
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    actions = [env.action_space.sample() for _ in range(8)]
+    if getattr(env.unwrapped, "backend", "numpy") == "torch":
+        import torch
+
+        actions = [torch.as_tensor(action, device=env.unwrapped.device) for action in actions]
+
+    def work() -> int:
+        for action in actions:
+            reward = env.step(action)[1]
+        float(reward[0])  # waits for a GPU
+        return len(actions) * n
+
+    return work
+
+
+def solver_items(env_id: str, slow: str, fast: str = "fast") -> list[Item]:
+    """The batched solver beside the paper's algorithm, in instances."""
+    task = protocol.task(env_id, n=SOLVER_BATCH)
+    problem = task.problem.name
+    rows = []
+    slow_name = f"{slow}, {task.label}"
+    for method, n in ((slow, SLOW_BATCH), (fast, SOLVER_BATCH)):
+        part = task.instance[:n]
+
+        def work(method: str = method, part: Any = part) -> int:
+            baselines.solve(problem, task.params, part, method)
+            return len(part)
+
+        against = None if method == slow else slow_name
+        rows.append(Item("solver", f"{method}, {task.label}", "instances", work, against))
+    return rows
+
+
+def agent_items(env_id: str, device: str = "cpu") -> list[Item]:
+    """The policies of the agents that ship for an id's own preset, in decisions, beside the batched solver."""
+    from semcom_gym import agents
+    from semcom_gym.benchmarks import competitors
+
+    task = protocol.task(env_id, n=SOLVER_BATCH)
+    observation = task.problem.observe(task.params, task.instance)
+    rows = []
+    for algo in competitors.shipped(task):
+        model = agents.load(env_id, algo, task.preset, device=device)
+
+        def work(model: Any = model) -> int:
+            return len(agents.act(model, observation))
+
+        rows.append(Item("agent", f"agent {algo}, {task.label}", "decisions", work))
+    return rows
+
+
+def machine(threads: int | None) -> dict[str, Any]:
+    """What the figures were measured on."""
+    versions = {}
+    for name in PACKAGES:
+        try:
+            versions[name] = version(name)
+        except PackageNotFoundError:
+            versions[name] = None
+    gpu = None
+    if versions["torch"]:
+        import torch
+
+        gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
+    return {
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+        "gpu": gpu,
+        "system": f"{platform.system()} {platform.machine()}",
+        "python": platform.python_version(),
+        "torch_threads": threads,
+        "versions": versions,
+    }
+
+
+def _processor() -> str:
+    """The model name where Linux tells it, else what Python knows."""
+    info = Path("/proc/cpuinfo")
+    if info.exists():
+        for line in info.read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor()
+
+
+def text(found: dict[str, Any]) -> str:
+    """The result as aligned text."""
+    header = ("what", "unit", "per second", "per CPU second", "ratio", "to")
+    rows = [
+        [row["name"], row["unit"], _count(row["per_second"]), _count(row["per_cpu_second"]),
+         f"{row['ratio']:.3g}" if row["ratio"] else "", row["against"] or ""]
+        for row in found["rows"]
+    ]  # fmt: skip
+    host = found["machine"]
+    about = f"{host['processor']}, {host['cores']} cores, load {host['load_average']:.1f}"
+    return f"{table.aligned(header, rows, left=(0, 1, 5))}\n\n{about}, torch threads {host['torch_threads']}"
+
+
+def _count(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
+
+
+def write(found: dict[str, Any], path: Path) -> Path:
+    """The result as JSON."""
+    store.make_folder(path.parent)
+    store.write_atomically(path, store.dumps(found, indent=1) + "\n")
+    return path

@@ -1,0 +1,131 @@
+"""Finished work on disk: each cell is one JSON file, written at once or not at all, and found again by its key."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import importlib
+import json
+import math
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semcom_gym import __version__
+from semcom_gym.benchmarks.errors import UserError
+
+
+def plain(value: Any) -> Any:
+    """``value`` as JSON can hold it: arrays become lists, dataclasses dictionaries, NaN and infinities null."""
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+    if isinstance(value, dict):
+        return {str(key): plain(entry) for key, entry in value.items()}
+    if isinstance(value, np.ndarray):
+        return plain(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """JSON text of :func:`plain`."""
+    return json.dumps(plain(value), indent=indent, allow_nan=False)
+
+
+def numbers(values: list[Any]) -> np.ndarray[Any, Any]:
+    """The float64 array that :func:`plain` turned into ``values``; null is NaN."""
+    return np.array([math.nan if value is None else value for value in values], float)
+
+
+def digest(value: Any) -> str:
+    """SHA-256 of the JSON text of ``value``, keys sorted."""
+    return hashlib.sha256(json.dumps(plain(value), sort_keys=True, allow_nan=False).encode()).hexdigest()
+
+
+@functools.cache
+def code_version(*packages: str) -> str:
+    """The version and a hash of the sources of some packages of semcom_gym, so that no result outlives its code."""
+    total = hashlib.sha256()
+    for package in packages:
+        folder = Path(importlib.import_module(f"semcom_gym.{package}").__file__ or "").parent
+        for path in sorted(folder.rglob("*.py")):
+            total.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
+    return f"{__version__}+{total.hexdigest()[:10]}"
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write, fsync, rename: a reader, or a run after a crash, sees the old file or the whole new one."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as stream:
+            stream.write(content.encode() if isinstance(content, str) else content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from None
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def make_folder(folder: str | Path) -> Path:
+    """The folder, made if it is missing. Raises UserError if it cannot be."""
+    path = Path(folder)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the folder {str(path)!r}: {error.strerror}") from None
+    return path
+
+
+class Store:
+    """A folder of finished cells."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = make_folder(folder)
+        self.computed = 0
+        self.reused = 0
+
+    def cell(self, name: str, key: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The stored result of ``key``, or that of ``compute()``, which is stored before it is returned.
+
+        name: what the file is called, for people; ``key`` decides. Raises UserError for a file that is corrupt.
+        """
+        path = self.path(name, key)
+        if path.exists():
+            value = self._read(path, key)
+            self.reused += 1
+            return value
+        value = plain(compute())
+        write_atomically(path, dumps({"key": key, "value": value}) + "\n")
+        self.computed += 1
+        return dict(value)
+
+    def path(self, name: str, key: dict[str, Any]) -> Path:
+        """The file of a cell."""
+        return self.folder / f"{re.sub(r'[^A-Za-z0-9.=_-]+', '-', name)}-{digest(key)[:12]}.json"
+
+    def kept(self) -> str:
+        """One line on what an interruption leaves."""
+        count = self.computed + self.reused
+        return f"{count} finished cell(s) are kept in {self.folder}; the same command goes on from there"
+
+    def _read(self, path: Path, key: dict[str, Any]) -> dict[str, Any]:
+        try:
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            if stored["key"] != plain(key):
+                raise ValueError("its key is another")
+            return dict(stored["value"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            reason = str(error) or type(error).__name__
+            raise UserError(f"result file {str(path)!r} is corrupt ({reason}): delete it and run again") from None

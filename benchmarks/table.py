@@ -1,0 +1,117 @@
+"""Leaderboards as aligned text, Markdown, CSV and JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from semcom_gym.benchmarks import store
+
+if TYPE_CHECKING:  # `semcom-gym envs` prints a table without SciPy's statistics
+    from semcom_gym.benchmarks.leaderboard import Leaderboard, Row
+    from semcom_gym.benchmarks.stats import Estimate
+
+HEADER = ("method", "score (IQM)", "95 % interval", "mean score", "loss %", "feasible %", "ms/decision", "n")
+
+
+def text(board: Leaderboard) -> str:
+    """The leaderboard as aligned plain text, for a terminal."""
+    return f"{_title(board)}\n\n{aligned(HEADER, _cells(board))}\n\n{_notes(board)}"
+
+
+def markdown(board: Leaderboard) -> str:
+    """The leaderboard as a Markdown section."""
+    return f"## {_title(board)}\n\n{markdown_table(HEADER, _cells(board))}\n\n{_notes(board)}\n"
+
+
+def csv_text(boards: Sequence[Leaderboard]) -> str:
+    """All leaderboards as one CSV table with plain numbers: shares as fractions, times in seconds."""
+    rows = []
+    for board in boards:
+        for row in board.rows:
+            estimates = (row.score, row.mean_score, row.behind_first)
+            spread = [number for e in estimates for number in (e.value, e.low, e.high)]
+            rows.append(
+                [board.env, board.preset, board.task, board.split, row.method, row.kind, *spread, row.loss,
+                 row.feasible, row.seconds, row.n, board.left_out, board.certified_gap]
+            )  # fmt: skip
+    names = [f"{name}{end}" for name in ("score_iqm", "score_mean", "behind_first") for end in ("", "_low", "_high")]
+    header = ["env", "preset", "task", "split", "method", "kind", *names, "loss", "feasible", "seconds", "n",
+              "left_out", "certified_gap"]  # fmt: skip
+    return csv_table(header, rows)
+
+
+def json_text(boards: Sequence[Leaderboard]) -> str:
+    """All leaderboards as JSON; what is not a number is null."""
+    return store.dumps({"leaderboards": boards}, indent=1) + "\n"
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:
+    """Columns of equal width; those in ``left`` flush left, the others, which hold numbers, right."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+
+    def line(row: Sequence[str]) -> str:
+        cells = [
+            cell.ljust(width) if column in left else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        return "  ".join(cells).rstrip()
+
+    return "\n".join([line(header), "  ".join("-" * width for width in widths), *map(line, rows)])
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table: the first column left, the others right."""
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in lines)
+
+
+def csv_table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """CSV text with a header line."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return stream.getvalue()
+
+
+def number(value: float, digits: int) -> str:
+    """A fixed number of digits; ``-`` where there is no number."""
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+def _cells(board: Leaderboard) -> list[list[str]]:
+    return [_row(row) for row in board.rows]
+
+
+def _row(row: Row) -> list[str]:
+    return [
+        row.method,
+        number(row.score.value, 4),
+        _interval(row.score),
+        number(row.mean_score.value, 4),
+        number(100 * row.loss, 3),
+        number(100 * row.feasible, 1),
+        f"{1e3 * row.seconds:.3g}",
+        str(row.n),
+    ]
+
+
+def _interval(e: Estimate) -> str:
+    return f"[{number(e.low, 4)}, {number(e.high, 4)}]"
+
+
+def _title(board: Leaderboard) -> str:
+    return f"{board.task}, {board.n} {board.split} instances"
+
+
+def _notes(board: Leaderboard) -> str:
+    return (
+        f"score: 1 = certified optimum, 0 = `{board.anchor}`, -1 = infeasible. loss: to the bound, feasible decisions. "
+        f"Left out by rule: {100 * board.left_out:.1f} % of the instances. "
+        f"Bound and best decision known are {number(100 * board.certified_gap, 3)} % apart in the mean. "
+        f"Code {board.code}."
+    )

@@ -1,0 +1,33 @@
+"""Settings of every test: one thread, no display, reproducible property tests."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+from hypothesis import settings
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+    os.environ.setdefault(_name, "1")  # before NumPy and torch are imported
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+settings.register_profile("semcom", deadline=None, derandomize=True, print_blob=True)
+settings.load_profile("semcom")
+
+IDS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0")
+PRESETS = {
+    "SemCom/CRRA-v0": ("default", "paper", "hard", "general"),
+    "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
+}
+
+
+@pytest.fixture(params=IDS)
+def env_id(request: pytest.FixtureRequest) -> str:
+    """Every registered id."""
+    return str(request.param)
+
+
+@pytest.fixture(params=[(i, p) for i in IDS for p in PRESETS[i]], ids=lambda pair: f"{pair[0]}-{pair[1]}")
+def env_and_preset(request: pytest.FixtureRequest) -> tuple[str, str]:
+    """Every registered id with every preset it can be made with."""
+    return request.param  # type: ignore[no-any-return]

@@ -1,0 +1,306 @@
+"""Scores, bounds and resumable results."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+
+from semcom_gym import baselines, envs
+from semcom_gym.baselines import crra
+from semcom_gym.baselines.solution import Bound, Method
+from semcom_gym.benchmarks import certificates, competitors, leaderboard, protocol, store, table
+from semcom_gym.benchmarks.errors import UserError
+from semcom_gym.envs.crra.physics import Allocation
+
+MARGIN = 0.01
+
+
+def loose_bound(params, instance):
+    """A stand-in that costs nothing: the fast solver's objective and a little more."""
+    best = crra.fast.solve(params, instance)
+    value = best.objective + MARGIN
+    return Bound(value, MARGIN / value, best, np.zeros(len(value)))
+
+
+@pytest.fixture
+def loose(monkeypatch, tmp_path):
+    monkeypatch.setattr(crra, "prove", loose_bound, raising=False)
+    monkeypatch.setattr(certificates, "FOLDER", tmp_path / "bounds")
+    (tmp_path / "bounds").mkdir()
+
+
+@pytest.fixture
+def cells(tmp_path):
+    return store.Store(tmp_path / "cells")
+
+
+@pytest.fixture
+def task():
+    return protocol.task("SemCom/CRRA-v0", n=6)
+
+
+def decisions(objective, feasible=None):
+    objective = np.asarray(objective, float)
+    feasible = np.isfinite(objective) if feasible is None else np.asarray(feasible)
+    return protocol.Decisions(objective, feasible, np.full(len(objective), 1e-3))
+
+
+# --- scores --------------------------------------------------------------------------------------------------------
+
+
+def test_score_on_known_values():
+    found = protocol.score([decisions([1.0, 2.0, 1.5, np.nan])], decisions([1.0] * 4), np.full(4, 2.0))
+    assert found.score.tolist() == [[0.0, 1.0, 0.5, -1.0]]
+    assert found.loss[0, :3].tolist() == [0.5, 0.0, 0.25]
+    assert np.isnan(found.loss[0, 3])
+    assert found.feasible == 0.75
+    assert found.kept.all()
+
+
+def test_score_of_a_minimisation():
+    found = protocol.score([decisions([4.0, 3.0, 5.0])], decisions([4.0] * 3), np.full(3, 2.0), maximise=False)
+    assert found.score.tolist() == [[0.0, 0.5, -0.5]]
+    assert found.loss.tolist() == [[1.0, 0.5, 1.5]]
+
+
+def test_exclusion_rule():
+    anchor = decisions([1.0, np.nan, 1.9999, 1.9])
+    found = protocol.score([decisions([1.0, 1.0, 1.99995, 1.95])], anchor, np.full(4, 2.0))
+    assert found.kept.tolist() == [True, False, False, True]
+    assert found.score.shape == (1, 2)
+
+
+def test_instances_that_nothing_satisfies_are_left_out():
+    found = protocol.score([decisions([np.nan, 1.5])], decisions([np.nan, 1.0]), np.array([-np.inf, 2.0]))
+    assert found.kept.tolist() == [False, True]
+
+
+def test_a_decision_where_the_bound_says_there_is_none_breaks_it():
+    with pytest.raises(protocol.BoundBrokenError):
+        protocol.score([decisions([1.0, 1.5])], decisions([np.nan, 1.0]), np.array([-np.inf, 2.0]))
+
+
+def test_score_above_one_says_that_the_bound_is_broken():
+    with pytest.raises(protocol.BoundBrokenError, match="instance 1 has a decision"):
+        protocol.score([decisions([1.5, 2.001])], decisions([1.0, 1.0]), np.full(2, 2.0))
+
+
+def test_a_broken_bound_is_seen_where_no_score_counts():
+    with pytest.raises(protocol.BoundBrokenError):
+        protocol.score([decisions([2.00001])], decisions([1.99999]), np.array([2.0]))
+
+
+def test_rounding_above_the_bound_is_no_breach():
+    protocol.score([decisions([2.0 + 1e-12])], decisions([1.0]), np.array([2.0]))
+
+
+# --- decisions through the environment -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("env_id", list(envs.IDS))
+@pytest.mark.parametrize("method", ["equal", "fra", "fast"])
+def test_environment_agrees_with_evaluate(env_id, method):
+    task = protocol.task(env_id, n=20)
+    solution = baselines.solve("crra", task.params, task.instance, method)
+    outcome = task.problem.evaluate(task.params, task.instance, solution.allocation)
+    found = protocol.decide_by_method(task, method)
+    assert found.feasible.all()
+    np.testing.assert_allclose(found.objective, outcome.objective, rtol=1e-9)
+    np.testing.assert_allclose(found.objective, solution.objective, rtol=1e-9)
+
+
+def test_agent_and_solver_share_the_path(task):
+    solution = baselines.solve("crra", task.params, task.instance, "fra")
+    actions = task.problem.encode(task.params, task.instance, solution.allocation)
+    found = protocol.decide_by_agent(task, lambda env, observation: actions)
+    np.testing.assert_allclose(found.objective, solution.objective, rtol=1e-9)
+    assert (found.seconds > 0).all()
+
+
+def test_agent_sees_the_test_instances(task):
+    seen = []
+
+    def act(env, observation):
+        seen.append(observation)
+        return np.zeros((len(observation), env.single_action_space.shape[0]))
+
+    protocol.decide_by_agent(task, act)
+    expected = task.problem.observe(task.params, task.instance).astype(np.float32)
+    np.testing.assert_array_equal(seen[-1], expected)
+
+
+def method_of(change):
+    """fra, with its solution changed."""
+    return Method(lambda params, instance: change(crra.METHODS["fra"].run(params, instance)), "test", "none")
+
+
+def test_a_claim_above_the_truth_is_found(task, monkeypatch):
+    boast = method_of(lambda s: dataclasses.replace(s, objective=s.objective * 1.001))
+    monkeypatch.setitem(crra.METHODS, "boast", boast)
+    with pytest.raises(RuntimeError, match="'boast' on CRRA-v0 default: claims"):
+        protocol.decide_by_method(task, "boast")
+
+
+def test_an_infeasible_decision_scores_minus_one(task, monkeypatch, loose, cells):
+    def half(solution):
+        feasible = np.arange(len(solution.objective)) % 2 == 0
+        twice = Allocation(*(x * np.where(feasible, 1.0, 2.0)[:, None] for x in vars(solution.allocation).values()))
+        return dataclasses.replace(solution, allocation=twice, feasible=feasible)
+
+    monkeypatch.setitem(crra.METHODS, "half", method_of(half))
+    board = leaderboard.leaderboard(task, [competitors.solver("crra", "half")], cells)
+    assert board.rows[0].feasible == 0.5
+    assert board.rows[0].mean_score.value == pytest.approx(-0.5)
+
+
+# --- results on disk -----------------------------------------------------------------------------------------------
+
+
+def test_a_killed_benchmark_goes_on_where_it_stopped(task, monkeypatch, loose, cells):
+    calls = []
+
+    def counted(name, stop=False):
+        def change(solution):
+            calls.append(name)
+            if stop and calls.count(name) == 1:
+                raise KeyboardInterrupt
+            return solution
+
+        return method_of(change)
+
+    monkeypatch.setitem(crra.METHODS, "first", counted("first"))
+    monkeypatch.setitem(crra.METHODS, "second", counted("second", stop=True))
+    chosen = [competitors.solver("crra", name) for name in ("first", "second")]
+    with pytest.raises(KeyboardInterrupt):
+        leaderboard.leaderboard(task, chosen, cells)
+    board = leaderboard.leaderboard(task, chosen, store.Store(cells.folder))
+    assert calls == ["first", "second", "second"]
+    assert {row.method for row in board.rows} == {"first", "second"}
+    again = leaderboard.leaderboard(task, chosen, store.Store(cells.folder))
+    assert calls == ["first", "second", "second"]
+    assert again == board
+
+
+def test_other_options_instances_or_code_are_other_cells(cells):
+    made = [cells.cell("x", {"n": n}, lambda n=n: {"value": n}) for n in (1, 2, 1)]
+    assert [cell["value"] for cell in made] == [1, 2, 1]
+    assert (cells.computed, cells.reused) == (2, 1)
+
+
+def test_a_failed_write_leaves_no_file(cells, monkeypatch):
+    def full(fd):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(store.os, "fsync", full)
+    with pytest.raises(UserError, match="No space left on device"):
+        cells.cell("x", {"n": 1}, lambda: {"value": 1})
+    assert list(cells.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": {}, "value": {}}', '{"key": {"n": 1}}'])
+def test_a_corrupt_result_is_named(cells, text):
+    path = cells.path("x", {"n": 1})
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"is corrupt.*delete it and run again") as caught:
+        cells.cell("x", {"n": 1}, lambda: {"value": 1})
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+# --- bounds --------------------------------------------------------------------------------------------------------
+
+
+def test_shipped_bounds_are_used_and_extended(loose, cells, monkeypatch):
+    certificates.ship(protocol.task("SemCom/CRRA-v0", n=5), cells)
+    proven = []
+    monkeypatch.setattr(crra, "prove", lambda p, i: proven.append(len(i)) or loose_bound(p, i))
+    short = certificates.certificate(protocol.task("SemCom/CRRA-v0", n=3), cells)
+    assert proven == []
+    longer = certificates.certificate(protocol.task("SemCom/CRRA-v0", n=8), cells)
+    assert proven == [3]
+    np.testing.assert_array_equal(longer.bound[:3], short.bound)
+    assert len(longer.bound) == len(longer.gap) == 8
+
+
+@pytest.mark.parametrize("change", [{"overrides": {"num_users": 4}}, {"split": "validation"}])
+def test_other_parameters_or_splits_are_proven_afresh(loose, cells, change):
+    certificates.ship(protocol.task("SemCom/CRRA-v0", n=5), cells)
+    task = protocol.task("SemCom/CRRA-v0", n=5, split=change.get("split", "test"), **change.get("overrides", {}))
+    assert certificates.shipped(task) is None
+    assert len(certificates.certificate(task, cells).bound) == 5
+
+
+def test_bounds_of_other_instances_are_refused(loose, cells, task):
+    file = certificates.ship(task, cells)
+    data = json.loads(file.read_text())
+    file.write_text(json.dumps(data | {"data": "0" * 64}))
+    with pytest.raises(UserError, match=r"is for other parameters or instances.*--prove --env SemCom/CRRA-v0"):
+        certificates.shipped(task)
+
+
+@pytest.mark.parametrize("change", [{"bound": [1.0]}, {"extra": 1}, {"best": "abc"}, {"n": None}])
+def test_corrupt_bounds_are_named(loose, cells, task, change):
+    file = certificates.ship(task, cells)
+    file.write_text(json.dumps(json.loads(file.read_text()) | change))
+    with pytest.raises(UserError, match=r"bounds file .*crra_default.json.* is corrupt"):
+        certificates.shipped(task)
+
+
+def test_shipped_files_belong_to_this_code():
+    """Every bounds file in the package is for the instances that this version draws."""
+    for file in certificates.FOLDER.glob("*.json"):
+        data = json.loads(file.read_text())
+        env_id = data["command"].split("--env ")[1].split()[0]
+        task = protocol.task(env_id, data["preset"], n=10)
+        proven = certificates.shipped(task)
+        assert proven is not None
+        best = baselines.solve(data["problem"], task.params, task.instance, "fast")
+        finite = np.isfinite(proven.bound[:10])
+        assert (task.sign * (proven.bound[:10] - best.objective)[finite] >= -1e-9).all()
+        assert (task.sign * (proven.bound - proven.best)[np.isfinite(proven.bound)] >= -1e-9).all()
+
+
+def test_fingerprint_ignores_the_last_bit_and_nothing_else(task):
+    same = dataclasses.replace(task.instance, gain=task.instance.gain * (1 + 1e-15))
+    other = dataclasses.replace(task.instance, gain=task.instance.gain * (1 + 1e-5))
+    prints = [protocol.fingerprint(task.params, instance) for instance in (task.instance, same, other)]
+    assert prints[0] == prints[1] != prints[2]
+    assert protocol.fingerprint(dataclasses.replace(task.params, deadline_s=2e-3), task.instance) != prints[0]
+
+
+# --- tables --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def board(task, loose, cells):
+    return leaderboard.leaderboard(task, [competitors.solver("crra", name) for name in ("equal", "fast", "fra")], cells)
+
+
+def test_rows_are_ranked_and_compared_in_pairs(board):
+    assert [row.method for row in board.rows] == ["fast", "fra", "equal"]
+    assert board.rows[1].score.value == pytest.approx(0.0, abs=1e-9)
+    assert board.rows[0].behind_first.value == 0.0
+    assert board.rows[2].behind_first.high < 0
+
+
+def test_every_format_of_the_table_says_the_same(board):
+    text, page = table.text(board), table.markdown(board)
+    for row in board.rows:
+        assert f"{row.score.value:.4f}" in text
+        assert f"| {row.method} | {row.score.value:.4f} |" in page
+    lines = table.csv_text([board]).splitlines()
+    assert len(lines) == 4
+    assert lines[1].split(",")[4] == "fast"
+    data = json.loads(table.json_text([board]))["leaderboards"][0]
+    assert [row["method"] for row in data["rows"]] == ["fast", "fra", "equal"]
+    assert data["rows"][0]["score"]["value"] == board.rows[0].score.value
+
+
+def test_pictures_are_written(board, tmp_path):
+    pytest.importorskip("matplotlib")
+    from semcom_gym.benchmarks import pictures
+
+    for draw in (pictures.scores, pictures.loss_against_time):
+        file = draw(board, tmp_path / f"{draw.__name__}.png")
+        assert file.read_bytes().startswith(b"\x89PNG")

@@ -1,0 +1,278 @@
+"""Every registered id: both checkers, pickling, seeding, workers, pictures."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+
+import gymnasium as gym
+import numpy as np
+import pytest
+
+import semcom_gym
+from semcom_gym import envs
+
+
+def rollout(env: gym.Env, seed: int, steps: int = 5) -> list[np.ndarray]:
+    """Observations and rewards of some episodes under fixed actions."""
+    actions = np.random.default_rng(99).uniform(-1, 1, (steps, *env.action_space.shape)).astype(np.float32)
+    record = []
+    for k, action in enumerate(actions):
+        observation, _ = env.reset(seed=seed if k == 0 else None)
+        _, reward, terminated, truncated, _ = env.step(action)
+        assert terminated
+        assert not truncated
+        record += [observation, np.array(reward)]
+    return record
+
+
+def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
+    return all(np.array_equal(x, y) for x, y in zip(a, b, strict=True))
+
+
+def test_ids_are_registered(env_id: str) -> None:
+    assert set(envs.IDS) == {spec for spec in gym.registry if spec.startswith("SemCom/")}
+    assert env_id in envs.IDS
+    assert gym.make(env_id).unwrapped.spec.id == env_id
+
+
+def test_importing_again_registers_nothing_twice() -> None:
+    import importlib
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        importlib.reload(semcom_gym.envs)
+
+
+def test_gymnasium_checker(env_and_preset: tuple[str, str]) -> None:
+    from gymnasium.utils.env_checker import check_env
+
+    name, preset = env_and_preset
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_env(gym.make(name, preset=preset).unwrapped)
+
+
+def test_stable_baselines_checker(env_and_preset: tuple[str, str]) -> None:
+    checker = pytest.importorskip("stable_baselines3.common.env_checker")
+    name, preset = env_and_preset
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        checker.check_env(gym.make(name, preset=preset).unwrapped)
+
+
+def test_wrapped_episodes_stay_in_the_spaces(env_id: str) -> None:
+    env = gym.make(env_id)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        env.action_space.seed(0)
+        for k in range(50):
+            observation, info = env.reset(seed=0 if k == 0 else None)
+            assert observation in env.observation_space
+            assert info == {}
+            observation, reward, terminated, truncated, info = env.step(env.action_space.sample())
+            assert observation in env.observation_space
+            assert type(reward) is float
+            assert (terminated, truncated) == (True, False)
+            assert info["feasible"] is True
+            assert info["cost"] <= 1e-6
+            assert reward == pytest.approx(info["objective"], abs=1e-6)
+
+
+def test_info_contract(env_id: str) -> None:
+    env = gym.make(env_id)
+    env.reset(seed=1)
+    info = env.step(np.full(env.action_space.shape, 0.3, np.float32))[4]
+    violations = {key for key in info if key.startswith("violation/")}
+    assert set(info) == {"objective", "feasible", "cost", "terms"} | violations
+    assert violations == {f"violation/{k}" for k in env.unwrapped.outcome.violation}
+    assert info["cost"] == pytest.approx(sum(info[key] for key in violations))
+    users = env.unwrapped.params.num_users
+    assert {value.shape for value in info["terms"].values()} == {(users,)}
+
+
+def test_pickle_continues_the_same_stream(env_id: str) -> None:
+    env = gym.make(env_id).unwrapped
+    rollout(env, seed=3)
+    copy = pickle.loads(pickle.dumps(env))
+    for _ in range(300):  # past the end of a block of instances drawn ahead
+        assert np.array_equal(env.reset()[0], copy.reset()[0])
+
+
+def test_same_seed_same_rollout_and_others_differ(env_and_preset: tuple[str, str]) -> None:
+    name, preset = env_and_preset
+    first, second = (gym.make(name, preset=preset) for _ in range(2))
+    assert same(rollout(first, 5), rollout(second, 5))
+    assert same(rollout(first, 5), rollout(second, 5)), "a second reset with the same seed must start again"
+    assert not same(rollout(first, 5), rollout(second, 6))
+
+
+def test_interleaved_environments_do_not_touch_each_other(env_id: str) -> None:
+    alone = gym.make(env_id)
+    alone.reset(seed=8)
+    expected = [alone.reset()[0] for _ in range(10)]
+    one, other = gym.make(env_id), gym.make(env_id)
+    one.reset(seed=8)
+    other.reset(seed=9)
+    for observation in expected:
+        other.reset()
+        assert np.array_equal(one.reset()[0], observation)
+
+
+def test_global_generators_are_left_alone(env_id: str) -> None:
+    import random
+
+    np.random.seed(0)  # noqa: NPY002
+    random.seed(0)
+    before = np.random.get_state()[1].tolist(), random.getstate()  # noqa: NPY002
+    rollout(gym.make(env_id), 1)
+    vector = gym.make_vec(env_id, num_envs=3, vectorization_mode="vector_entry_point")
+    vector.reset(seed=1)
+    vector.step(np.zeros(vector.action_space.shape, np.float32))
+    assert (np.random.get_state()[1].tolist(), random.getstate()) == before  # noqa: NPY002
+
+
+def test_no_seed_gives_fresh_instances(env_id: str) -> None:
+    first, second = gym.make(env_id), gym.make(env_id)
+    assert not np.array_equal(first.reset()[0], second.reset()[0])
+
+
+def test_pinned_instance(env_id: str) -> None:
+    env = gym.make(env_id)
+    problem, params = env.unwrapped.problem, env.unwrapped.params
+    batch = problem.sample_split(params, "test", 3)
+    a, _ = env.reset(options={"instance": batch[1]})
+    b, _ = env.reset(options={"instance": batch[1]})
+    other, _ = env.reset(options={"instance": batch[2]})
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, other)
+    assert np.array_equal(env.unwrapped.instance.gain, batch.gain[2:3])
+
+
+def test_overrides_reach_the_parameters(env_id: str) -> None:
+    env = gym.make(env_id, preset="paper", num_users=4, deadline_s=2e-3)
+    assert env.unwrapped.params.num_users == 4
+    assert env.unwrapped.params.deadline_s == 2e-3
+    assert env.unwrapped.params.max_power_w == 1.0
+    layout = env.unwrapped.observation_layout
+    assert layout.users == 4
+    assert env.observation_space.shape == (4 * len(layout.user_features) + len(layout.global_features),)
+    assert env.action_space.shape == (4 * len(env.unwrapped.action_layout.blocks),)
+
+
+def test_penalty_prices_the_violation(env_id: str) -> None:
+    import dataclasses
+
+    rewards = []
+    for penalty in (1.0, 3.0):
+        env = gym.make(env_id, penalty=penalty)
+        problem, params = env.unwrapped.problem, env.unwrapped.params
+        instance = problem.sample_split(params, "test", 1)
+        if not params.selection:  # with selection an empty cell is feasible whatever the budget
+            instance = dataclasses.replace(instance, bandwidth_hz=np.array([1e4]))
+        env.reset(options={"instance": instance})
+        _, reward, _, _, info = env.step(np.full(env.action_space.shape, 0.5, np.float32))
+        assert reward == pytest.approx(info["objective"] - penalty * info["cost"])
+        rewards.append(reward)
+    assert (rewards[0] == rewards[1]) == params.selection
+
+
+SPAWNED = """
+import sys
+import gymnasium as gym
+import numpy as np
+
+def main(name):
+    envs = gym.make_vec("semcom_gym:" + name, num_envs=2, vectorization_mode="async",
+                        vector_kwargs={"context": "spawn"})
+    observation, _ = envs.reset(seed=4)
+    reward = envs.step(np.full(envs.action_space.shape, 0.4, np.float32))[1]
+    envs.close()
+    single = gym.make("semcom_gym:" + name)
+    expected, _ = single.reset(seed=5)
+    assert np.array_equal(observation[1], expected)
+    assert np.isclose(reward[1], single.step(np.full(single.action_space.shape, 0.4, np.float32))[1])
+    assert name in gym.registry
+
+if __name__ == "__main__":
+    main(sys.argv[1])
+"""
+
+
+def test_prefixed_id_in_spawned_workers(env_id: str, tmp_path: Path) -> None:
+    script = tmp_path / "spawned.py"
+    script.write_text(SPAWNED)
+    done = subprocess.run([sys.executable, str(script), env_id], capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_render_before_and_after_a_step(env_id: str) -> None:
+    pytest.importorskip("matplotlib")
+    env = gym.make(env_id, render_mode="rgb_array", disable_env_checker=True)
+    env.reset(seed=0, options={"bound": 5.0})
+    before = env.render()
+    env.step(np.full(env.action_space.shape, 0.5, np.float32))
+    after = env.render()
+    for image in (before, after):
+        assert image.shape == (540, 960, 3)
+        assert image.dtype == np.uint8
+        assert len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+    assert (before != after).any()
+    env.unwrapped.bound = 2.0
+    assert (env.render() != after).any(), "the bound must be visible"
+    env.reset(seed=1)
+    assert (env.render() != before).any(), "another instance is another picture"
+
+
+@pytest.mark.parametrize("users", [1, 40])
+def test_render_few_and_many_users_and_an_infeasible_decision(users: int) -> None:
+    pytest.importorskip("matplotlib")
+    import dataclasses
+
+    from semcom_gym.envs import render
+
+    problem = envs.problem("crra")
+    params = problem.preset("paper", num_users=users)
+    instance = problem.sample_split(params, "test", 1)
+    poor = dataclasses.replace(instance, bandwidth_hz=np.array([1.0]))
+    pictures = []
+    for case in (instance, poor):
+        outcome = problem.evaluate(params, case, problem.decode(params, case, np.zeros((1, 3 * users))))
+        pictures.append(render.frame(problem, params, case, outcome))
+    assert (pictures[0] != pictures[1]).any()
+
+
+def test_render_leaves_no_global_state() -> None:
+    code = (
+        "import gymnasium as gym, numpy as np, sys, semcom_gym\n"
+        "env = gym.make('SemCom/CRRA-v0', render_mode='rgb_array'); env.reset(seed=0)\n"
+        "assert 'matplotlib' not in sys.modules\n"
+        "env.step(np.zeros(env.action_space.shape, np.float32)); env.render()\n"
+        "assert 'matplotlib.pyplot' not in sys.modules\n"
+    )
+    pytest.importorskip("matplotlib")
+    environment = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "MPLBACKEND")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_record_video(env_id: str, tmp_path: Path) -> None:
+    pytest.importorskip("moviepy")
+    pytest.importorskip("matplotlib")
+    env = gym.make(env_id, render_mode="rgb_array")
+    env = gym.wrappers.RecordVideo(env, str(tmp_path), episode_trigger=lambda _: True)
+    env.reset(seed=0)
+    env.step(np.zeros(env.action_space.shape, np.float32))
+    env.close()
+    assert [path.stat().st_size > 0 for path in tmp_path.glob("*.mp4")] == [True]
+
+
+def test_render_without_render_mode_warns(env_id: str) -> None:
+    env = gym.make(env_id).unwrapped
+    env.reset(seed=0)
+    with pytest.warns(UserWarning, match="render_mode='rgb_array'"):
+        assert env.render() is None
