@@ -21,7 +21,7 @@ help:
 	@echo
 	@echo 'PYTHON=python3.12  the interpreter that .venv is made from (now: $(PYTHON))'
 	@echo 'JOBS=4             test processes (now: $(JOBS))'
-	@echo 'TORCH_INDEX=https://download.pytorch.org/whl/cpu  the CPU build of torch, without its CUDA packages'
+	@echo 'TORCH_INDEX=URL    an extra package index to take torch from, such as that of its CPU builds'
 
 demo: $(VENV)/.all
 	$(BIN)/semcom-gym solve SemCom/CRRA-v0 --method crra -n 5 --trace runs/demo

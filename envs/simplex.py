@@ -36,5 +36,5 @@ def split_budget(weight: Array, budget: Array, floor: float, active: Array) -> A
     """
     spare = budget - floor * total(active)
     spare = at_least(spare, 0.0)
-    factor = spare / at_least(total(weight * active), TINY)
-    return floor + weight * factor[..., None]
+    share = weight / at_least(total(weight * active), TINY)[..., None]  # in this order gradients stay within float32
+    return floor + spare[..., None] * share

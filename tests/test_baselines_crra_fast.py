@@ -223,9 +223,9 @@ def test_wrong_arguments_are_named():
 def test_impossible_instances_are_named():
     params, instances = sample("default", 2)
     silent = dataclasses.replace(instances, gain=np.zeros_like(instances.gain))
-    with pytest.raises(ValueError, match="instance.gain must be positive everywhere"):
+    with pytest.raises(ValueError, match=r"instance.gain must be positive everywhere"):
         baselines.solve("crra", params, silent, "fast")
-    with pytest.raises(ValueError, match="instance.curve must be below 1"):
+    with pytest.raises(ValueError, match=r"instance.curve must be below 1"):
         baselines.bound("crra", params, dataclasses.replace(instances, curve=instances.curve + 1))
 
 

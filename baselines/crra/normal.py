@@ -32,7 +32,8 @@ class Users:
 
     def argument(self, bandwidth: Array, power: Array, ratio: Array) -> tuple[Array, Array]:
         """The argument x of Q in Lemma 1 and -dx/do."""
-        slope = self.rate / np.maximum(bandwidth, physics.TINY_HZ)
+        bandwidth = np.maximum(bandwidth, physics.TINY_HZ)
+        slope = self.rate / bandwidth
         grown = np.exp2(np.minimum((1.0 - ratio) * slope, physics.MAX_EFFICIENCY))
         scale = self.noise * bandwidth / np.maximum(power, physics.TINY_W)
         x = np.minimum(scale * (grown - 1.0), HOPELESS)
