@@ -3,11 +3,11 @@
 from semcom_gym.agents import _needs as _needs
 from semcom_gym.agents.apg import APG
 from semcom_gym.agents.callbacks import log_solution
-from semcom_gym.agents.decide import act, decide, refine
+from semcom_gym.agents.decisions import act, decide, refine
 from semcom_gym.agents.hyperparams import ALGORITHMS
 from semcom_gym.agents.policies import layout_kwargs
 from semcom_gym.agents.store import load, ship, shipped
-from semcom_gym.agents.train import Run, train
+from semcom_gym.agents.training import Run, train
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 
 __all__ = [

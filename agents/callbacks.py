@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import HParam, Image, Logger
 
 from semcom_gym import baselines
 from semcom_gym.agents.apg import APG
-from semcom_gym.agents.decide import act, outcome_of
+from semcom_gym.agents.decisions import act, outcome_of
 from semcom_gym.agents.vec_env import PER_USER, SB3VecEnv
 from semcom_gym.envs.arrays import Array, to_numpy
 from semcom_gym.envs.problems import Problem
@@ -154,21 +154,26 @@ def log_hyperparameters(logger: Logger, hyperparams: dict[str, Any], metrics: li
     logger.record("hparams", HParam(flat, dict.fromkeys(metrics, 0.0)), exclude=ONLY_TENSORBOARD)
 
 
-def log_solution(folder: str | Path, problem: str, method: str, solution: Any) -> None:
+def log_solution(
+    folder: str | Path, problem: str, method: str, solution: Any, reference: Reference | None = None
+) -> None:
     """Write a solver's result to a TensorBoard log, to be read beside an agent's.
 
-    folder: of the log; the solver gets its own run ``<problem>-<method>`` in it. Tags: ``solver/objective`` after each
-    iteration (mean over instances, each carried on after it stopped), and the means ``validation/objective``,
-    ``validation/feasible`` and ``validation/decision_ms`` of the result, under the names that agents use.
+    folder: of the log; the solver gets its own run ``<problem>-<method>`` in it. reference: of the same instances.
+    Tags: ``solver/objective`` after each iteration (mean over instances, each carried on after it stopped),
+    ``solver/iterations``, and of the result the means that agents log, under the same names: ``validation/objective``,
+    ``feasible``, ``decision_ms`` and, with a reference, ``score``.
     """
     from torch.utils.tensorboard import SummaryWriter
 
+    result = {"objective": solution.objective, "feasible": solution.feasible, "decision_ms": 1e3 * solution.seconds}
+    if reference is not None:
+        result["score"] = reference.score(solution.objective, solution.feasible)
     with SummaryWriter(str(Path(folder) / f"{problem}-{method}")) as writer:
         for iteration, value in enumerate(_carried(solution.trace)):
             writer.add_scalar("solver/objective", value, iteration)
-        writer.add_scalar("validation/objective", float(np.mean(solution.objective)), 0)
-        writer.add_scalar("validation/feasible", float(np.mean(solution.feasible)), 0)
-        writer.add_scalar("validation/decision_ms", 1e3 * float(np.mean(solution.seconds)), 0)
+        for name, value in result.items():
+            writer.add_scalar(f"validation/{name}", float(np.nanmean(value)), 0)
         writer.add_histogram("solver/iterations", np.asarray(solution.iterations), 0)
 
 
@@ -177,4 +182,4 @@ def _carried(trace: Array) -> Array:
     trace = np.array(trace, float)
     for k in range(1, trace.shape[1]):
         trace[:, k] = np.where(np.isnan(trace[:, k]), trace[:, k - 1], trace[:, k])
-    return trace.mean(axis=0)
+    return np.nanmean(trace, axis=0) if trace.size else trace[0]

@@ -73,7 +73,10 @@ class SetNetwork(nn.Module):
     def fold(self, flat: Tensor) -> Tensor:
         """Rows (n, U, F + G + K) of a flat input."""
         n = flat.shape[0]
-        users = (flat.shape[1] - self.global_features) // (self.user_features + self.blocks)
+        users, rest = divmod(flat.shape[1] - self.global_features, self.user_features + self.blocks)
+        if rest or users < 1:
+            sizes = f"users * {self.user_features + self.blocks} + {self.global_features}"
+            raise ValueError(f"the length of a row must be {sizes}, got {flat.shape[1]}")
         cut = users * self.user_features
         rows = [flat[:, :cut].reshape(n, users, self.user_features)]
         rows.append(flat[:, None, cut : cut + self.global_features].expand(-1, users, -1))

@@ -95,11 +95,11 @@ def lines(
     series: Sequence[tuple[str, Sequence[float], Sequence[float], Sequence[tuple[float, float]]]],
     log_x: bool = False,
 ) -> Path:
-    """Curves with intervals: (label, x, y, intervals) each. A bound is a dashed line behind the others."""
+    """Curves with intervals: (label, x, y, intervals) each. A bound is a thin dashed line on top."""
     figure, axes = new(6.5, 4.5)
     for index, (label, x, y, intervals) in enumerate(series):
         if label == "bound":
-            axes.plot(x, y, color="black", linestyle="--", linewidth=1.2, label=label, zorder=1)
+            axes.plot(x, y, color="black", linestyle="--", linewidth=1.0, label=label, zorder=3)
             continue
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
         axes.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.5, label=label)

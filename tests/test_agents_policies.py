@@ -1,0 +1,133 @@
+"""Set policies: equivariance, any number of users, save and load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from gymnasium import spaces
+
+from semcom_gym.agents.policies import (
+    SetActorCriticPolicy,
+    SetPolicy,
+    SetSACPolicy,
+    SetTD3Policy,
+    SetTQCPolicy,
+)
+
+FEATURES, GLOBALS, BLOCKS = 7, 5, 3
+POLICIES = (SetPolicy, SetActorCriticPolicy, SetSACPolicy, SetTQCPolicy, SetTD3Policy)
+torch.set_num_threads(1)
+
+
+def make(policy: type, users: int, seed: int = 0, **kwargs: Any) -> Any:
+    torch.manual_seed(seed)
+    observation = spaces.Box(-np.inf, np.inf, (users * FEATURES + GLOBALS,), np.float32)
+    action = spaces.Box(-1, 1, (users * BLOCKS,), np.float32)
+    sizes = {"user_features": FEATURES, "global_features": GLOBALS, "blocks": BLOCKS, "width": 16, "depth": 2}
+    made = policy(observation, action, lambda _: 1e-3, **(sizes | kwargs))
+    with torch.no_grad():
+        for parameter in made.parameters():  # far from the start, where all users are alike
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return made
+
+
+def batch(users: int, n: int = 5) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(n, users, FEATURES, generator=generator), torch.randn(n, GLOBALS, generator=generator)
+
+
+def flat(rows: torch.Tensor, cell: torch.Tensor) -> torch.Tensor:
+    return torch.cat([rows.flatten(1), cell], dim=1)
+
+
+def by_user(action: torch.Tensor) -> torch.Tensor:
+    return action.view(len(action), BLOCKS, -1)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_actions_follow_their_users(policy: type) -> None:
+    made, (rows, cell) = make(policy, 6), batch(6)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    with torch.no_grad():
+        action = by_user(made._predict(flat(rows, cell), deterministic=True))
+        permuted = by_user(made._predict(flat(rows[:, order], cell), deterministic=True))
+    torch.testing.assert_close(permuted, action[:, :, order])
+    assert action.std(dim=-1).min() > 1e-3  # users do differ
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_same_weights_serve_any_number_of_users(policy: type) -> None:
+    small, large, (rows, cell) = make(policy, 4), make(policy, 8, seed=9), batch(4)
+    large.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        action = by_user(small._predict(flat(rows, cell), deterministic=True))
+        doubled = by_user(large._predict(flat(rows.repeat(1, 2, 1), cell), deterministic=True))
+    torch.testing.assert_close(doubled, action.repeat(1, 1, 2))  # mean and maximum do not change by doubling
+
+
+@pytest.mark.parametrize("policy", [SetSACPolicy, SetTQCPolicy, SetTD3Policy])
+def test_critics_do_not_depend_on_the_order_of_users(policy: type) -> None:
+    made, (rows, cell) = make(policy, 6), batch(6)
+    order = torch.tensor([3, 0, 5, 1, 4, 2])
+    action = torch.rand(5, BLOCKS, 6)
+    with torch.no_grad():
+        value = made.critic(flat(rows, cell), action.flatten(1))
+        permuted = made.critic(flat(rows[:, order], cell), action[:, :, order].flatten(1))
+        paired_wrongly = made.critic(flat(rows[:, order], cell), action.flatten(1))
+    first, second, third = (x[0] if isinstance(x, tuple) else x for x in (value, permuted, paired_wrongly))
+    torch.testing.assert_close(first, second)
+    assert (first - third).abs().max() > 1e-4
+
+
+def test_values_do_not_depend_on_the_order_of_users() -> None:
+    made, (rows, cell) = make(SetActorCriticPolicy, 6), batch(6)
+    with torch.no_grad():
+        value = made.predict_values(flat(rows, cell))
+        permuted = made.predict_values(flat(rows[:, [3, 0, 5, 1, 4, 2]], cell))
+    torch.testing.assert_close(value, permuted)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_save_and_load(policy: type, tmp_path: Path) -> None:
+    made, (rows, cell) = make(policy, 5), batch(5)
+    made.save(str(tmp_path / "policy.zip"))
+    loaded = policy.load(str(tmp_path / "policy.zip"), device="cpu")
+    with torch.no_grad():
+        expected = made._predict(flat(rows, cell), deterministic=True)
+        torch.testing.assert_close(loaded._predict(flat(rows, cell), deterministic=True), expected, rtol=0, atol=0)
+
+
+def test_the_start_is_the_action_before_training() -> None:
+    torch.manual_seed(0)
+    made = SetPolicy(
+        spaces.Box(-np.inf, np.inf, (4 * FEATURES + GLOBALS,)),
+        spaces.Box(-1, 1, (12,)),
+        lambda _: 1e-3,
+        user_features=FEATURES,
+        global_features=GLOBALS,
+        blocks=BLOCKS,
+        start=(0.0, -0.5, 0.6),
+    )
+    action = by_user(made(flat(*batch(4))).detach())
+    assert np.allclose(action, torch.tensor([0.0, -0.5, 0.6])[None, :, None], atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"start": (0.0, 0.0)}, r"start must hold 3 numbers in \(-1, 1\)"),
+        ({"start": (0.0, 0.0, 1.0)}, r"start must hold 3 numbers in \(-1, 1\)"),
+    ],
+)
+def test_bad_start(kwargs: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make(SetPolicy, 4, **kwargs)
+
+
+def test_missing_layout() -> None:
+    with pytest.raises(ValueError, match="a set policy needs policy_kwargs user_features, global_features, blocks"):
+        SetPolicy(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (3,)), lambda _: 1e-3)

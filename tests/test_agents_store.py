@@ -1,0 +1,105 @@
+"""Shipped agents: cards, hashes, another number of users."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from semcom_gym import agents, envs
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    small = {"policy_kwargs": {"width": 16, "depth": 1, "start": [0.0, 0.0, 0.6]}}
+    settings = {"timesteps": 64, "num_envs": 32, "evaluations": 1, "validation": 5, "scored": 0}
+    agents.train("SemCom/CRRA-v0", "apg", out=folder, hyperparams=small, progress=False, **settings)
+    return folder
+
+
+@pytest.fixture
+def shelf(run_folder: Path, tmp_path: Path) -> Path:
+    agents.ship(run_folder, {"test": {"score": 0.5}}, folder=tmp_path)
+    return tmp_path
+
+
+def test_ship_and_load(shelf: Path, run_folder: Path) -> None:
+    card = json.loads((shelf / "CRRA-v0_default_apg.json").read_text())
+    assert agents.shipped(shelf) == [card]
+    record = json.loads((run_folder / "run.json").read_text())
+    assert card["scores"] == {"validation": record["best"], "test": {"score": 0.5}}
+    assert card["command"] == record["command"]
+    model = agents.load("SemCom/CRRA-v0", folder=shelf)
+    original = agents.APG.load(run_folder / "model.zip", device="cpu")
+    env = agents.make_vec_env("SemCom/CRRA-v0", 4, seed=0)
+    observation = env.reset()
+    np.testing.assert_array_equal(model.predict(observation)[0], original.predict(observation)[0])
+    assert not model.policy.optimizer.state_dict()["state"]  # half of the size would be the optimiser's
+
+
+def test_loads_for_another_number_of_users(shelf: Path) -> None:
+    model = agents.load("SemCom/CRRA-v0", num_users=6, folder=shelf)
+    env = agents.make_vec_env("SemCom/CRRA-v0", 4, num_users=6, backend="torch")
+    assert model.predict(env.reset())[0].shape == (4, 18)
+    model.set_env  # noqa: B018
+    tuned = agents.APG.load(shelf / "CRRA-v0_default_apg.zip", device="cpu", custom_objects={
+        "observation_space": env.observation_space, "action_space": env.action_space}, env=env)  # fmt: skip
+    tuned.learn(8)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda path: path.write_bytes(path.read_bytes()[:-1] + b"x"), "'CRRA-v0_default_apg.zip' is corrupt"),
+        (lambda path: path.unlink(), "'CRRA-v0_default_apg.zip' is missing"),
+        (lambda path: path.with_suffix(".json").write_text("{}"), "'CRRA-v0_default_apg.json' is corrupt"),
+        (lambda path: path.with_suffix(".json").write_text("{"), "agent card .*missing or corrupt"),
+        (lambda path: path.with_suffix(".json").unlink(), "no shipped agent 'CRRA-v0_default_apg'; shipped: none"),
+    ],
+)
+def test_damaged_files(shelf: Path, damage: object, message: str) -> None:
+    damage(shelf / "CRRA-v0_default_apg.zip")  # type: ignore[operator]
+    with pytest.raises(ValueError, match=message) as error:
+        agents.load("SemCom/CRRA-v0", folder=shelf)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"algo": "dqn"}, "unknown algorithm 'dqn'"),
+        ({"preset": "esy"}, "unknown crra preset 'esy'"),
+        ({"preset": "paper"}, "no shipped agent 'CRRA-v0_paper_apg'; shipped: CRRA-v0_default_apg"),
+        ({"env_id": "SemCom/CRRB-v0"}, "unknown environment id"),
+    ],
+)
+def test_unknown_agents(shelf: Path, kwargs: dict[str, str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        agents.load(**({"env_id": "SemCom/CRRA-v0"} | kwargs), folder=shelf)
+
+
+def test_only_finished_runs_are_shipped(run_folder: Path, tmp_path: Path) -> None:
+    record = json.loads((run_folder / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(record | {"finished": False}))
+    with pytest.raises(ValueError, match="is not finished"):
+        agents.ship(tmp_path, folder=tmp_path)
+    with pytest.raises(ValueError, match="is missing or corrupt"):
+        agents.ship(tmp_path / "none", folder=tmp_path)
+
+
+def test_agents_in_the_package_are_what_their_cards_say() -> None:
+    problem = envs.problem("crra")
+    for card in agents.shipped():
+        model = agents.load(card["env_id"], card["algo"], card["preset"])
+        params = model.get_env() or agents.make_vec_env(card["env_id"], 1, preset=card["preset"]).venv.unwrapped.params
+        instance = problem.sample_split(params, "validation", 20)
+        actions = agents.decide(model, problem, params, instance).astype(float)
+        outcome = problem.evaluate(params, instance, problem.decode(params, instance, actions))
+        assert outcome.feasible.all()
+        assert len(card["sha256"]) == 64
