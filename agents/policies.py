@@ -28,7 +28,7 @@ SHAPE = ("user_features", "global_features", "blocks", "width", "depth", "start"
 """The policy_kwargs of a set policy: the three sizes of the layout, units per user and layer, layers, and the action
 of every user before training, one number in (-1, 1) per block."""
 
-LOG_STD = -1.0  # of the exploration of PPO, A2C, SAC and TQC before training
+LOG_STD = -2.5  # of the exploration of PPO, A2C, SAC and TQC before training; -1 drowns the gradient in noise
 
 
 def layout_kwargs(observation: ObservationLayout, action: ActionLayout) -> dict[str, int]:

@@ -18,13 +18,14 @@ from semcom_gym.agents.callbacks import Reference, Validation
 
 torch.set_num_threads(1)
 SMALL = {"width": 16, "depth": 1, "start": [0.0, 0.0, 0.6]}
+OFF_POLICY = {"learning_starts": 500, "gradient_steps": 8, "learning_rate": 3e-3}
 QUICK: dict[str, dict[str, Any]] = {  # enough to be clearly better than the start
     "apg": {"timesteps": 4000, "num_envs": 64, "hyperparams": {}},
-    "ppo": {"timesteps": 40_000, "num_envs": 128, "hyperparams": {"batch_size": 512}},
-    "a2c": {"timesteps": 100_000, "num_envs": 256, "hyperparams": {}},
-    "sac": {"timesteps": 6000, "num_envs": 64, "hyperparams": {"learning_starts": 500, "gradient_steps": 6}},
-    "tqc": {"timesteps": 6000, "num_envs": 64, "hyperparams": {"learning_starts": 500, "gradient_steps": 6}},
-    "td3": {"timesteps": 6000, "num_envs": 64, "hyperparams": {"learning_starts": 500, "gradient_steps": 6}},
+    "ppo": {"timesteps": 40_000, "num_envs": 128, "hyperparams": {"batch_size": 512, "learning_rate": 2e-3}},
+    "a2c": {"timesteps": 60_000, "num_envs": 256, "hyperparams": {"learning_rate": 3e-3}},
+    "sac": {"timesteps": 4000, "num_envs": 64, "hyperparams": OFF_POLICY},
+    "tqc": {"timesteps": 4000, "num_envs": 64, "hyperparams": OFF_POLICY},
+    "td3": {"timesteps": 4000, "num_envs": 64, "hyperparams": OFF_POLICY},
 }
 
 
@@ -65,7 +66,7 @@ def stop_at(monkeypatch: pytest.MonkeyPatch, steps: int, error: type[BaseExcepti
 def test_a_stopped_run_ends_as_an_unbroken_one(
     algo: str, error: type[BaseException], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    extra = {"ppo": {"n_steps": 2, "batch_size": 32}, "sac": {"learning_starts": 64, "gradient_steps": 1}}.get(algo, {})
+    extra = {"ppo": {"n_steps": 1, "batch_size": 32}, "sac": {"learning_starts": 64, "gradient_steps": 1}}.get(algo, {})
     unbroken = run(tmp_path / "a", algo, hyperparams=extra)
     with monkeypatch.context() as patch:
         stop_at(patch, 500, error)
@@ -81,6 +82,7 @@ def test_a_stopped_run_ends_as_an_unbroken_one(
     rewards = [[point["reward"] for point in found.record["curve"]] for found in (resumed, unbroken)]
     assert rewards[0] == rewards[1]
     assert [point["timesteps"] for point in resumed.record["curve"]] == [0, 160, 320, 480, 640]
+    assert resumed.record["finished"]
 
 
 def test_what_a_run_leaves(tmp_path: Path) -> None:
@@ -218,7 +220,7 @@ def test_corrupt_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         run(tmp_path)
     content = (tmp_path / "checkpoint.zip").read_bytes()
     (tmp_path / "checkpoint.zip").write_bytes(content[: len(content) // 2])
-    with pytest.raises(ValueError, match="the checkpoint in .* is missing or corrupt"):
+    with pytest.raises(ValueError, match=r"the checkpoint in .* is missing or corrupt"):
         run(tmp_path, resume=True)
     (tmp_path / "run.json").write_text("{")
     with pytest.raises(ValueError, match=r"training run .*run.json' is missing or corrupt"):

@@ -123,9 +123,8 @@ def ascend(
     b, p, served, ratio = state.bandwidth * state.served, state.power * state.served, state.served.copy(), state.ratio
     if not frozen_ratio and not first:
         ratio = users.best_ratio(*state.resources(params, instance), 16)
+    bandwidth, power = State(b, p, served, ratio, state.value).resources(params, instance)
     for k in range(first, first + iterations):
-        now = State(b, p, served, ratio, state.value)
-        bandwidth, power = now.resources(params, instance)
         value, by_bandwidth, by_power, step = users.newton(bandwidth, power, ratio)
         if not frozen_ratio:
             ratio = np.clip(ratio + step, 0.0, params.max_ratio)
@@ -138,9 +137,13 @@ def ascend(
         speed = 0.5 / (1.0 + k / 15.0)
         b = b * np.clip(by_bandwidth / price_b, *STEP_LIMITS) ** speed * served
         p = p * np.clip(by_power / price_p, *STEP_LIMITS) ** speed * served
+        before = bandwidth
+        bandwidth, power = State(b, p, served, ratio, state.value).resources(params, instance)
+        if not frozen_ratio:  # keep the spectral efficiency: at the old ratio a smaller share would look worthless
+            ratio = np.clip(1.0 - (1.0 - ratio) * (bandwidth / before), 0.0, params.max_ratio)
     while at_most is not None and bool(np.any(np.sum(served, axis=-1) > at_most)):
         _drop_worst(value, served, at_most)
-    total = np.sum(value * now.served if params.selection else value, axis=-1)
+    total = np.sum(value * served if params.selection else value, axis=-1)
     return State(b, p, served, ratio, total)
 
 
