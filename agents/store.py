@@ -13,8 +13,8 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.save_util import recursive_getattr
 
 from semcom_gym.agents.hyperparams import ALGORITHMS
-from semcom_gym.agents.vec_env import default_preset, make_vec_env
-from semcom_gym.envs import validate
+from semcom_gym.agents.vec_env import make_vec_env
+from semcom_gym.envs import default_preset, validate
 
 SHIPPED = Path(__file__).parent / "shipped"
 CARD = ("env_id", "preset", "algo", "seed", "command", "versions", "timesteps", "seconds", "sha256", "scores")
@@ -119,7 +119,8 @@ def ship(run: str | Path, scores: dict[str, Any] | None = None, folder: str | Pa
 
 def file_name(env_id: str, algo: str, preset: str | None) -> str:
     """Stem of a shipped agent's files."""
-    return f"{env_id.removeprefix('semcom_gym:').removeprefix('SemCom/')}_{preset or default_preset(env_id)}_{algo}"
+    env_id = env_id.removeprefix("semcom_gym:")
+    return f"{env_id.removeprefix('SemCom/')}_{preset or default_preset(env_id)}_{algo}"
 
 
 def _read_card(path: Path) -> dict[str, Any]:

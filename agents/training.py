@@ -32,8 +32,8 @@ from semcom_gym.agents import hyperparams as hp
 from semcom_gym.agents.callbacks import Reference, TrainingLog, Validation, log_hyperparameters, log_validation
 from semcom_gym.agents.policies import layout_kwargs
 from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json, write_atomically
-from semcom_gym.agents.vec_env import SB3VecEnv, default_preset, make_vec_env
-from semcom_gym.envs import validate
+from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
+from semcom_gym.envs import default_preset, validate
 
 PACKAGES = ("numpy", "gymnasium", "torch", "stable-baselines3", "sb3-contrib")
 IDENTITY = ("env_id", "preset", "overrides", "algo", "seed", "hyperparams")  # what a resumed run must share

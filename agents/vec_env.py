@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 import time
 from collections.abc import Sequence
 from typing import Any
 
 import gymnasium as gym
 import numpy as np
-from gymnasium.envs.registration import load_env_creator
 from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
-from semcom_gym.envs import IDS, validate
+from semcom_gym.envs import default_preset
 from semcom_gym.envs.arrays import Array, Batch, is_torch, to_numpy
 
 PER_USER = "terms"  # the entry of a step's info that holds arrays per user
@@ -131,14 +129,6 @@ class SB3VecEnv(VecEnv):
         return [value] * len(wanted)
 
 
-def default_preset(env_id: str) -> str:
-    """The preset that an id stands for when none is named. Raises ValueError for an unknown id."""
-    name = env_id.removeprefix("semcom_gym:")
-    validate.choice("environment id", name, IDS)
-    creator = load_env_creator(str(gym.spec(name).entry_point))
-    return str(inspect.signature(creator).parameters["preset"].default)
-
-
 def make_vec_env(
     env_id: str,
     num_envs: int = 256,
@@ -154,9 +144,10 @@ def make_vec_env(
     preset: the id's own default if None. overrides: any other keyword of the environment or field of its Params.
     Raises ValueError or TypeError, in one line, for an unknown id, preset, backend, device or keyword.
     """
+    env_id = env_id.removeprefix("semcom_gym:")
     overrides["preset"] = default_preset(env_id) if preset is None else preset
     overrides |= {"num_envs": num_envs, "backend": backend, "device": device}
-    venv = gym.make_vec(env_id.removeprefix("semcom_gym:"), vectorization_mode="vector_entry_point", **overrides)
+    venv = gym.make_vec(env_id, vectorization_mode="vector_entry_point", **overrides)
     vec_env = SB3VecEnv(venv)
     vec_env.seed(seed)
     return vec_env

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from semcom_gym import __version__
-from semcom_gym.benchmarks import commands_bench, commands_env, store
+from semcom_gym.benchmarks import commands_bench, commands_env, commands_ship, store
 from semcom_gym.benchmarks.errors import UserError, user_input
 
 EPILOG = """examples:
@@ -42,6 +42,7 @@ def parser() -> argparse.ArgumentParser:
     subparsers = top.add_subparsers(metavar="COMMAND", required=True)
     commands_env.add_to(subparsers)
     commands_bench.add_to(subparsers)
+    commands_ship.add_to(subparsers)
     return top
 
 

@@ -66,7 +66,7 @@ def _list() -> dict[str, Any]:
         problems[env.problem.name] = env.problem
         ids[env_id] = {
             "problem": env.problem.name,
-            "default_preset": protocol.default_preset(env_id),
+            "default_preset": envs.default_preset(env_id),
             "observation": list(env.single_observation_space.shape),
             "action": list(env.single_action_space.shape),
             "action_blocks": list(env.action_layout.blocks),

@@ -8,7 +8,6 @@ environment scores. Left out by rule are instances where the anchor is infeasibl
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import time
 from collections.abc import Callable
 from typing import Any
@@ -99,16 +98,9 @@ def make_vector(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorE
     return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
 
 
-def default_preset(env_id: str) -> str:
-    """The preset that an id stands for when none is named."""
-    validate.choice("environment id", env_id, envs.IDS)
-    entry = gym.envs.registration.load_env_creator(str(gym.spec(env_id).entry_point))
-    return str(inspect.signature(entry).parameters["preset"].default)
-
-
 def task(env_id: str, preset: str | None = None, *, n: int = 100, split: str = "test", **overrides: Any) -> Task:
     """The first ``n`` instances of ``split`` for an id, a preset and overridden fields of Params."""
-    preset = default_preset(env_id) if preset is None else preset
+    preset = envs.default_preset(env_id) if preset is None else preset
     fields = [field.name for field in dataclasses.fields(make_vector(env_id, 1).unwrapped.problem.Params)]
     validate.keywords("parameters", overrides, fields)
     env = make_vector(env_id, 1, preset=preset, **overrides).unwrapped

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-import gymnasium as gym
+import inspect
 
+import gymnasium as gym
+from gymnasium.envs.registration import load_env_creator
+
+from semcom_gym.envs import validate
 from semcom_gym.envs.problems import NAMES, Problem, problem
 
-__all__ = ["IDS", "NAMES", "Problem", "problem"]
+__all__ = ["IDS", "NAMES", "Problem", "default_preset", "problem"]
 
 IDS = {
     "SemCom/CRRA-v0": "semcom_gym.envs.crra.env:CRRA",
@@ -17,3 +21,10 @@ IDS = {
 for _id, _entry in IDS.items():
     if _id not in gym.registry:
         gym.register(id=_id, entry_point=f"{_entry}Env", vector_entry_point=f"{_entry}VectorEnv")
+
+
+def default_preset(env_id: str) -> str:
+    """The preset that an id stands for when none is named. Raises ValueError for an unknown id."""
+    validate.choice("environment id", env_id, IDS)
+    creator = load_env_creator(str(gym.spec(env_id).entry_point))
+    return str(inspect.signature(creator).parameters["preset"].default)

@@ -36,5 +36,5 @@ def split_budget(weight: Array, budget: Array, floor: float, active: Array) -> A
     """
     spare = budget - floor * total(active)
     spare = at_least(spare, 0.0)
-    share = weight / at_least(total(weight * active), TINY)[..., None]  # in this order gradients stay within float32
-    return floor + spare[..., None] * share
+    beside = total(weight * active)[..., None] + weight * (1.0 - active)  # the weights of the active, and its own
+    return floor + spare[..., None] * (weight / at_least(beside, TINY))

@@ -213,7 +213,7 @@ def names(cls: type) -> list[str]:
 
 
 def test_public_names() -> None:
-    assert envs.__all__ == ["IDS", "NAMES", "Problem", "problem"]
+    assert envs.__all__ == ["IDS", "NAMES", "Problem", "default_preset", "problem"]
     assert envs.NAMES == ("crra",)
     assert list(envs.IDS) == ["SemCom/CRRA-v0", "SemCom/CRRAUS-v0"]
     assert baselines.__all__ == ["Bound", "Method", "Solution", "anchor", "bound", "methods", "solve"]
