@@ -11,13 +11,15 @@ export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint
+.PHONY: help demo test test-slow lint results agents
 
 help:
 	@echo 'make demo       install, score the published algorithms and the shipped agents, print a leaderboard'
 	@echo 'make test       ruff, mypy and the tests (under 15 minutes on 2 cores)'
 	@echo 'make test-slow  the longer studies'
 	@echo 'make lint       ruff and mypy only'
+	@echo 'make agents     train and ship the agents again (about an hour)'
+	@echo 'make results    prove, score, draw and measure what docs/results holds again (about half an hour)'
 	@echo
 	@echo 'PYTHON=python3.12  the interpreter that .venv is made from (now: $(PYTHON))'
 	@echo 'JOBS=4             test processes (now: $(JOBS))'
@@ -33,6 +35,38 @@ test: lint
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) -m slow
+
+SEEDS := 0 1 2
+TRAIN := $(BIN)/semcom-gym train --resume
+comma := ,
+space := $(subst ,, )
+commas = $(subst $(space),$(comma),$(strip $(1)))
+runs = $(foreach seed,$(SEEDS),runs/$(1)_seed$(seed))
+
+agents: $(VENV)/.all
+	set -e; for seed in $(SEEDS); do \
+	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/CRRA-v0 --preset hard --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/CRRAUS-v0 --preset select --algo apg --seed $$seed; done
+	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo ppo
+	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo sac --timesteps 50000
+	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_default_apg)
+	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_hard_apg)
+	$(BIN)/semcom-gym ship $(call runs,CRRAUS-v0_select_apg)
+
+BENCHMARK := $(BIN)/semcom-gym benchmark -n 200
+results: $(VENV)/.all
+	$(BENCHMARK) --prove --env SemCom/CRRA-v0 --preset default hard paper general
+	$(BENCHMARK) --prove --env SemCom/CRRAUS-v0 --preset select
+	$(BENCHMARK) --env SemCom/CRRA-v0 --preset default --refine 10 --out docs/results/crra_default \
+	--agent APG=$(call commas,$(call runs,CRRA-v0_default_apg)) PPO=runs/CRRA-v0_default_ppo_seed0 SAC=runs/CRRA-v0_default_sac_seed0
+	$(BENCHMARK) --env SemCom/CRRA-v0 --preset hard --refine 10 --out docs/results/crra_hard \
+	--agent APG=$(call commas,$(call runs,CRRA-v0_hard_apg))
+	$(BENCHMARK) --env SemCom/CRRAUS-v0 --preset select --refine 10 --out docs/results/crraus_select \
+	--agent APG=$(call commas,$(call runs,CRRAUS-v0_select_apg))
+	$(BENCHMARK) --env SemCom/CRRA-v0 --preset paper general --out docs/results/crra_other
+	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
+	$(BIN)/semcom-gym speed --out docs/results/speed.json
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check

@@ -36,7 +36,9 @@ class APG(BaseAlgorithm):
     policy: ``"SetPolicy"`` or a class. env: made by ``make_vec_env(..., backend="torch")``, or an id.
     learning_rate, exploration_std: numbers, or functions of the remaining progress (1 to 0).
     n_steps, gamma: decisions per environment and update, and their discount within an episode; episodes of one
-    decision need neither. max_grad_norm: the gradient's norm is clipped to this. The rest is as in SB3.
+    decision need neither. max_grad_norm: the gradient's norm is clipped to this. switches: names of the action blocks
+    whose entries mean yes (positive) or no. A step has no useful slope, so the gradient of such an entry is half the
+    difference in reward between 1 and -1, all else equal. The rest is as in SB3.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"SetPolicy": SetPolicy}
@@ -112,7 +114,7 @@ class APG(BaseAlgorithm):
     ) -> SelfAPG:
         """Train for ``total_timesteps`` decisions over all environments; log every ``log_interval`` updates.
 
-        Raises TypeError if the environment does not give a gradient.
+        Raises TypeError if the environment gives no gradient, ValueError for a switch that is no action block.
         """
         if not isinstance(self.env, SB3VecEnv) or self.env.venv.unwrapped.backend != "torch":
             raise TypeError("APG differentiates the reward: env must come from make_vec_env(..., backend='torch')")

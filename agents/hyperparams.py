@@ -65,6 +65,7 @@ def load(env_id: str, algo: str, overrides: dict[str, Any] | None = None, **size
     for name in ("n_timesteps", "n_envs"):
         settings[name] = int(settings[name]) if isinstance(settings[name], float) else settings[name]
         validate.integer(name, settings[name])
+    validate.choice("policy", settings["policy"], ("SetPolicy",))
     return settings
 
 

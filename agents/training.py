@@ -92,9 +92,8 @@ def train(
     identity = dict(zip(IDENTITY, (env_id, preset, overrides, algo, seed, settings), strict=True))
     name = f"{file_name(env_id, algo, preset)}_seed{seed}"
     folder = Path("runs", name) if out is None else Path(out)
-    record = _open(folder, identity, resume)
-
     env = make_vec_env(env_id, settings["n_envs"], preset=preset, **_backend(algo, device), **overrides)
+    record = _open(folder, identity, resume)
     if record["finished"]:
         return _finish(folder, record, env, device)
     model = _restore(folder, record, env, device) if record["curve"] else _build(env, identity, device)
@@ -117,7 +116,10 @@ def train(
 
 def _open(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any]:
     """The record of the run in ``folder``: that of the run to resume, or a new one."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from None
     if not (folder / "run.json").exists():
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions = {"semcom-gym": __version__, "python": platform.python_version(), **versions}
@@ -137,8 +139,9 @@ def _open(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any
 def _command(identity: dict[str, Any]) -> str:
     settings = identity["hyperparams"]
     names = {"env": identity["env_id"], "algo": identity["algo"], "preset": identity["preset"]}
-    names |= {"timesteps": settings["n_timesteps"], "seed": identity["seed"]}
-    return " ".join(["semcom-gym train", *(f"--{name} {value}" for name, value in names.items())])
+    names |= {"timesteps": settings["n_timesteps"], "num-envs": settings["n_envs"], "seed": identity["seed"]}
+    changed = (f"--set {name}={value}" for name, value in identity["overrides"].items())
+    return " ".join(["semcom-gym train", *(f"--{name} {value}" for name, value in names.items()), *changed])
 
 
 def _backend(algo: str, device: str) -> dict[str, str]:
@@ -216,7 +219,7 @@ class _Keeper(BaseCallback):
         self.started = time.perf_counter()
 
     def _on_step(self) -> bool:
-        self.bar.update(self.num_timesteps - self.bar.n)
+        self.bar.update(min(self.num_timesteps, self.bar.total) - self.bar.n)
         return True
 
     def _on_rollout_start(self) -> None:

@@ -47,7 +47,6 @@ def test_loads_for_another_number_of_users(shelf: Path) -> None:
     model = agents.load("SemCom/CRRA-v0", num_users=6, folder=shelf)
     env = agents.make_vec_env("SemCom/CRRA-v0", 4, num_users=6, backend="torch")
     assert model.predict(env.reset())[0].shape == (4, 18)
-    model.set_env  # noqa: B018
     tuned = agents.APG.load(shelf / "CRRA-v0_default_apg.zip", device="cpu", custom_objects={
         "observation_space": env.observation_space, "action_space": env.action_space}, env=env)  # fmt: skip
     tuned.learn(8)
@@ -97,7 +96,7 @@ def test_agents_in_the_package_are_what_their_cards_say() -> None:
     problem = envs.problem("crra")
     for card in agents.shipped():
         model = agents.load(card["env_id"], card["algo"], card["preset"])
-        params = model.get_env() or agents.make_vec_env(card["env_id"], 1, preset=card["preset"]).venv.unwrapped.params
+        params = agents.make_vec_env(card["env_id"], 1, preset=card["preset"]).venv.unwrapped.params
         instance = problem.sample_split(params, "validation", 20)
         actions = agents.decide(model, problem, params, instance).astype(float)
         outcome = problem.evaluate(params, instance, problem.decode(params, instance, actions))

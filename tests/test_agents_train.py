@@ -205,6 +205,7 @@ def test_solver_traces_beside_agents(tmp_path: Path) -> None:
         ({"num_user": 3}, "unknown argument 'num_user'"),
         ({"hyperparams": {"learning_rate": "exp_1"}}, "unknown schedule of learning_rate 'exp'"),
         ({"hyperparams": {"momentum": 1}}, "'momentum'"),
+        ({"hyperparams": {"policy": "MlpPolicy"}}, "unknown policy 'MlpPolicy'; valid: SetPolicy"),
     ],
 )
 def test_bad_arguments(kwargs: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -212,6 +213,12 @@ def test_bad_arguments(kwargs: dict[str, Any], message: str, tmp_path: Path) -> 
         run(tmp_path, **kwargs)
     assert "\n" not in str(error.value)
     assert not (tmp_path / "run.json").exists()
+
+
+def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="cannot make the folder"):
+        run(tmp_path / "file")
 
 
 def test_corrupt_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
