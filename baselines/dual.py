@@ -16,6 +16,8 @@ import scipy.optimize
 
 from semcom_gym.envs.arrays import Array
 
+CONVERGED = 1e-4  # relative
+
 
 @dataclasses.dataclass(frozen=True)
 class Columns:
@@ -32,27 +34,43 @@ Oracle = Callable[[Array, Array, float], tuple[Array, Columns]]
 def minimise(
     oracle: Oracle, budget: Array, prices: Array, known: list[Columns], *, rounds: int, coarse: float, fine: float
 ) -> Array:
-    """The least dual bound (n,) found in ``rounds`` price updates, the last evaluation at tolerance ``fine``.
+    """The least dual bound (n,) found in at most ``rounds`` price updates, the last evaluation at tolerance ``fine``.
 
-    budget (n, m); prices (n, m) to start from; known: columns that make the programme feasible from the start.
+    budget (n, m); prices (n, m) to start from; known: columns that make the programme feasible from the start. An
+    instance is done when its bound is within ``CONVERGED`` of its programme, the least that any prices can reach over
+    the columns so far.
     """
     n = len(budget)
-    everyone = np.arange(n)
     columns = list(known)
-    best, best_prices = np.full(n, np.inf), prices.copy()
+    best, best_prices, prices = np.full(n, np.inf), prices.copy(), prices.copy()
+    active = np.arange(n)
     for _ in range(rounds):
-        upper, found = oracle(prices, everyone, coarse)
-        value = upper.sum(-1) + (prices * budget).sum(-1)
-        better = value < best
-        best, best_prices = np.where(better, value, best), np.where(better[:, None], prices, best_prices)
-        columns.append(found)
-        prices = np.stack([_master(columns, budget, i) for i in range(n)])
-    upper, _ = oracle(best_prices, everyone, fine)
+        upper, found = oracle(prices[active], active, coarse)
+        value = upper.sum(-1) + (prices[active] * budget[active]).sum(-1)
+        better = value < best[active]
+        best[active[better]] = value[better]
+        best_prices[active[better]] = prices[active[better]]
+        columns.append(_spread(found, active, columns[0]))
+        still = np.zeros(len(active), bool)
+        for row, i in enumerate(active):
+            prices[i], reachable = _master(columns, budget, int(i))
+            still[row] = best[i] - reachable > CONVERGED * abs(best[i])
+        active = active[still]
+        if not len(active):
+            break
+    upper, _ = oracle(best_prices, np.arange(n), fine)
     return np.minimum(best, upper.sum(-1) + (best_prices * budget).sum(-1))
 
 
-def _master(columns: list[Columns], budget: Array, i: int) -> Array:
-    """Prices (m,) of instance i: multipliers of the budgets in the programme over its columns."""
+def _spread(found: Columns, rows: Array, template: Columns) -> Columns:
+    """Columns of some instances as columns of all; the others repeat those they have."""
+    reward, use = template.reward.copy(), template.use.copy()
+    reward[rows], use[rows] = found.reward, found.use
+    return Columns(reward, use)
+
+
+def _master(columns: list[Columns], budget: Array, i: int) -> tuple[Array, float]:
+    """Prices (m,) of instance i, the multipliers of the budgets in the programme over its columns, and its optimum."""
     reward = np.stack([c.reward[i] for c in columns], axis=1)  # (U, k)
     use = np.stack([c.use[i] for c in columns], axis=1) / budget[i]  # (U, k, m)
     users, k = reward.shape
@@ -68,4 +86,5 @@ def _master(columns: list[Columns], budget: Array, i: int) -> Array:
     if not result.success:
         raise RuntimeError(f"linear programme of the dual bound failed: {result.message}")
     # a price of exactly zero would make free goods of unbounded use; the bound is valid at any price
-    return np.maximum(-result.ineqlin.marginals, 1e-9 * np.max(np.abs(reward)) + 1e-30) / budget[i]
+    prices = np.maximum(-result.ineqlin.marginals, 1e-9 * np.max(np.abs(reward)) + 1e-30) / budget[i]
+    return prices, -float(result.fun or 0.0)

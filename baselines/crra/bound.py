@@ -33,8 +33,8 @@ BISECTIONS = 28
 CHUNK = 64
 
 
-def prove(params: Params, instance: Instance, *, rounds: int = 6, swaps: int = 2, tolerance: float = 1e-5) -> Bound:
-    """A bound for every instance. rounds: price updates; swaps: local search of the best known allocation.
+def prove(params: Params, instance: Instance, *, rounds: int = 30, swaps: int = 2, tolerance: float = 1e-5) -> Bound:
+    """A bound for every instance. rounds: price updates at most; swaps: local search of the best known allocation.
 
     tolerance: slack per user, as a share of the largest weight, at which splitting stops.
     """
