@@ -92,7 +92,7 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert {"model.zip", "run.json", "tensorboard"} == {path.name for path in tmp_path.iterdir()}
     assert (
         record["command"]
-        == "semcom-gym train --env SemCom/CRRA-v0 --algo apg --preset default --timesteps 640 --seed 0"
+        == "semcom-gym train --env SemCom/CRRA-v0 --algo apg --preset default --timesteps 640 --num-envs 32 --seed 0"
     )
     assert record["versions"]["torch"] == torch.__version__
     assert record["best"]["reward"] == max(point["reward"] for point in record["curve"])
