@@ -70,8 +70,9 @@ def measure(items: list[Item], repeats: int, seconds: float) -> list[dict[str, A
 
 
 def _rate(work: Callable[[], int], seconds: float) -> tuple[float, float]:
-    """Units per second of wall time and of CPU time."""
-    done, wall, cpu = 0, time.perf_counter(), time.process_time()
+    """Units per second of wall time and of CPU time, of at least one call."""
+    wall, cpu = time.perf_counter(), time.process_time()
+    done = work()
     while time.perf_counter() - wall < seconds:
         done += work()
     return done / (time.perf_counter() - wall), done / max(time.process_time() - cpu, 1e-9)
