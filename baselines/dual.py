@@ -17,6 +17,7 @@ import scipy.optimize
 from semcom_gym.envs.arrays import Array
 
 CONVERGED = 1e-4  # relative
+WILD = 10.0  # budgets that a single choice may use and still be a column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +54,10 @@ def minimise(
         columns.append(_spread(found, active, columns[0]))
         still = np.zeros(len(active), bool)
         for row, i in enumerate(active):
-            prices[i], reachable = _master(columns, budget, int(i))
+            try:
+                prices[i], reachable = _master(columns, budget, int(i))
+            except ArithmeticError:  # the prices found so far stand: every price gives a bound, this one may be looser
+                continue
             still[row] = best[i] - reachable > CONVERGED * abs(best[i])
         active = active[still]
         if not len(active):
@@ -70,9 +74,16 @@ def _spread(found: Columns, rows: Array, template: Columns) -> Columns:
 
 
 def _master(columns: list[Columns], budget: Array, i: int) -> tuple[Array, float]:
-    """Prices (m,) of instance i, the multipliers of the budgets in the programme over its columns, and its optimum."""
+    """Prices (m,) of instance i, the multipliers of the budgets in the programme over its columns, and its optimum.
+
+    Raises ArithmeticError if the solver gives up on the programme.
+    """
     reward = np.stack([c.reward[i] for c in columns], axis=1)  # (U, k)
     use = np.stack([c.use[i] for c in columns], axis=1) / budget[i]  # (U, k, m)
+    # at prices near zero a user asks for many budgets at once: of no use to the programme and bad for its scaling
+    wild = np.any(use > WILD, axis=-1)
+    reward = np.where(wild, reward[:, :1], reward)
+    use = np.where(wild[..., None], use[:, :1], use)
     users, k = reward.shape
     one_each = np.kron(np.eye(users), np.ones((1, k)))
     result = scipy.optimize.linprog(
@@ -84,7 +95,7 @@ def _master(columns: list[Columns], budget: Array, i: int) -> tuple[Array, float
         method="highs",
     )
     if not result.success:
-        raise RuntimeError(f"linear programme of the dual bound failed: {result.message}")
+        raise ArithmeticError(f"linear programme of the dual bound failed: {result.message}")
     # a price of exactly zero would make free goods of unbounded use; the bound is valid at any price
     prices = np.maximum(-result.ineqlin.marginals, 1e-9 * np.max(np.abs(reward)) + 1e-30) / budget[i]
     return prices, -float(result.fun or 0.0)
