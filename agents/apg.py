@@ -178,7 +178,8 @@ class APG(BaseAlgorithm):
             for row, entry in enumerate(entries):
                 trials[0, row, :, entry], trials[1, row, :, entry] = 1.0, -1.0
             instance = venv.instance.map(lambda x: x.repeat(2 * len(entries), *[1] * (x.ndim - 1)))
-            value = rewards(venv, instance, trials.flatten(0, 2)).view(2, len(entries), -1)
+            _, paid = venv.problem.play(venv.params, instance, trials.flatten(0, 2), venv.penalty)
+            value = paid.view(2, len(entries), -1)
             slope = 0.5 * (value[0] - value[1]).T
         switch = action[:, entries]
         mixed = action.clone()
@@ -208,10 +209,3 @@ class APG(BaseAlgorithm):
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
-
-
-def rewards(venv: Any, instance: Any, action: Tensor) -> Tensor:
-    """What a torch vector environment would pay for actions on instances, (n,)."""
-    outcome = venv.problem.evaluate_unchecked(venv.params, instance, venv.problem.decode(venv.params, instance, action))
-    sign = 1.0 if venv.problem.maximise else -1.0
-    return sign * outcome.objective - venv.penalty * outcome.cost

@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import HParam, Image, Logger
 
 from semcom_gym import baselines
 from semcom_gym.agents.apg import APG
-from semcom_gym.agents.decisions import act, outcome_of
+from semcom_gym.agents.decisions import act
 from semcom_gym.agents.vec_env import PER_USER, SB3VecEnv
 from semcom_gym.envs.arrays import Array, to_numpy
 from semcom_gym.envs.problems import Problem
@@ -64,9 +64,8 @@ class Validation:
         started = time.perf_counter()
         actions = act(model, self.observation)
         seconds = time.perf_counter() - started
-        outcome, _ = outcome_of(self.problem, self.params, self.instance, actions.astype(np.float64))
-        sign = 1.0 if self.problem.maximise else -1.0
-        reward = sign * outcome.objective - self.penalty * outcome.cost
+        actions = actions.astype(np.float64)
+        outcome, reward = self.problem.play(self.params, self.instance, actions, self.penalty)
         result = {
             "validation/reward": reward.mean(),
             "validation/objective": outcome.objective.mean(),

@@ -10,7 +10,6 @@ from stable_baselines3.common.base_class import BaseAlgorithm
 
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, to_numpy
-from semcom_gym.envs.outcome import Outcome
 from semcom_gym.envs.problems import Problem
 
 CHUNK = 2048  # instances at once: where the temporaries still fit the cache
@@ -43,13 +42,6 @@ def decide(
     return refine(problem, params, instance, actions, refine_steps) if refine_steps else actions
 
 
-def outcome_of(problem: Problem, params: Any, instance: Any, actions: Array) -> tuple[Outcome, Array]:
-    """The outcome of actions (n, blocks U), and (n,) its objective minus violation, signed so that more is better."""
-    outcome = problem.evaluate_unchecked(params, instance, problem.decode(params, instance, actions))
-    sign = 1.0 if problem.maximise else -1.0
-    return outcome, sign * outcome.objective - outcome.cost
-
-
 def refine(
     problem: Problem, params: Any, instance: Any, actions: Array, steps: int = 20, *, step: float = STEP
 ) -> np.ndarray[Any, Any]:
@@ -74,7 +66,7 @@ def _refine_chunk(problem: Problem, params: Any, instance: Any, actions: Array, 
     best_value = torch.full((len(best),), -torch.inf, dtype=torch.float64)
     optimizer = torch.optim.Adam([action], lr=step, betas=(0.8, 0.99))
     for k in range(steps + 1):
-        value = outcome_of(problem, params, instance, action)[1]
+        value = problem.play(params, instance, action)[1]
         with torch.no_grad():
             better = value > best_value
             best_value = torch.where(better, value, best_value)

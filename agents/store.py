@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +14,10 @@ from stable_baselines3.common.save_util import recursive_getattr
 from semcom_gym.agents.hyperparams import ALGORITHMS
 from semcom_gym.agents.vec_env import make_vec_env
 from semcom_gym.envs import default_preset, validate
+from semcom_gym.envs.files import write_atomically
 
 SHIPPED = Path(__file__).parent / "shipped"
 CARD = ("env_id", "preset", "algo", "seed", "command", "versions", "timesteps", "seconds", "sha256", "scores")
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Write, fsync, rename: whoever reads, also after a crash, sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as stream:
-            stream.write(content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_json(value: Any) -> bytes:

@@ -31,9 +31,10 @@ from semcom_gym import __version__
 from semcom_gym.agents import hyperparams as hp
 from semcom_gym.agents.callbacks import Reference, TrainingLog, Validation, log_hyperparameters, log_validation
 from semcom_gym.agents.policies import layout_kwargs
-from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json, write_atomically
+from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import default_preset, validate
+from semcom_gym.envs.files import write_atomically
 
 PACKAGES = ("numpy", "gymnasium", "torch", "stable-baselines3", "sb3-contrib")
 IDENTITY = ("env_id", "preset", "overrides", "algo", "seed", "hyperparams")  # what a resumed run must share

@@ -8,7 +8,6 @@ import hashlib
 import importlib
 import json
 import math
-import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +17,7 @@ import numpy as np
 
 from semcom_gym import __version__
 from semcom_gym.benchmarks.errors import UserError
+from semcom_gym.envs import files
 
 
 def plain(value: Any) -> Any:
@@ -64,18 +64,11 @@ def code_version(*packages: str) -> str:
 
 
 def write_atomically(path: Path, content: str | bytes) -> None:
-    """Write, fsync, rename: a reader, or a run after a crash, sees the old file or the whole new one."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Write text or bytes so that a crash leaves the old file or the whole new one. Raises UserError."""
     try:
-        with temporary.open("wb") as stream:
-            stream.write(content.encode() if isinstance(content, str) else content)
-            stream.flush()
-            os.fsync(stream.fileno())
-        temporary.replace(path)
+        files.write_atomically(path, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise UserError(f"cannot write {str(path)!r}: {error.strerror}") from None
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def make_folder(folder: str | Path) -> Path:

@@ -42,12 +42,6 @@ class Setup:
         observation = np.asarray(self.problem.observe(self.params, instance), np.float32)
         return np.clip(observation, -OBSERVATION_LIMIT, OBSERVATION_LIMIT)
 
-    def _score(self, instance: Any, action: Array) -> tuple[Outcome, Array]:
-        allocation = self.problem.decode(self.params, instance, action)
-        outcome = self.problem.evaluate_unchecked(self.params, instance, allocation)
-        sign = 1.0 if self.problem.maximise else -1.0
-        return outcome, sign * outcome.objective - self.penalty * outcome.cost
-
     def encode(self, allocation: Any) -> Array:
         """The float64 action that decodes to a solver's allocation for the current instance.
 
@@ -127,7 +121,7 @@ class AllocationEnv(Setup, gym.Env[Any, Any]):
             raise ValueError(f"action must have shape {self.action_space.shape}, got {action.shape}")
         if not np.isfinite(action).all():
             raise ValueError("action has a value that is not finite")
-        outcome, reward = self._score(self.instance, action[None])
+        outcome, reward = self.problem.play(self.params, self.instance, action[None], self.penalty)
         self.outcome = outcome
         info: dict[str, Any] = {
             "objective": float(outcome.objective[0]),

@@ -109,6 +109,16 @@ class Problem:
             validate.array(f"allocation.{field.name}", getattr(allocation, field.name), shape, nonnegative=True)
         return self.evaluate_unchecked(params, instance, allocation)
 
+    def reward(self, outcome: Outcome, penalty: float) -> Array:
+        """(n,) the objective, signed so that more is better, minus ``penalty`` times the total relative violation."""
+        sign = 1.0 if self.maximise else -1.0
+        return sign * outcome.objective - penalty * outcome.cost
+
+    def play(self, params: Any, instance: Any, action: Array, penalty: float = 1.0) -> tuple[Outcome, Array]:
+        """What an action (n, d) achieves on instances of its own library, unchecked: the outcome and the reward."""
+        outcome = self.evaluate_unchecked(params, instance, self.decode(params, instance, action))
+        return outcome, self.reward(outcome, penalty)
+
     def check(self, params: Any, instance: Any) -> None:
         """Raise unless ``params`` and ``instance`` are of this problem, agree in size and hold valid numbers."""
         self._check_params(params)

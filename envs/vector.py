@@ -163,7 +163,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         if self.instance is None:
             raise gym.error.ResetNeeded("call reset() before step()")
         actions = self._check_actions(actions)
-        outcome, reward = self._score(self.instance, actions)
+        outcome, reward = self.problem.play(self.params, self.instance, actions, self.penalty)
         ended = self._ones()
         final = {"objective": outcome.objective, "feasible": outcome.feasible, "cost": outcome.cost}
         final |= {f"violation/{name}": value for name, value in outcome.violation.items()}

@@ -9,8 +9,6 @@ import pytest
 import torch
 
 from semcom_gym import agents, baselines
-from semcom_gym.agents.apg import rewards
-from semcom_gym.agents.decisions import outcome_of
 
 torch.set_num_threads(1)
 START = {"SemCom/CRRA-v0": (0.0, 0.0, 0.6), "SemCom/CRRAUS-v0": (0.0, 0.0, 0.6, 0.3)}
@@ -35,7 +33,7 @@ def test_beats_equal_shares_within_seconds(env_id: str) -> None:
     fast = baselines.solve("crra", venv.params, instance, "fast")
     model.learn(256 * 250)
     actions = agents.decide(model, venv.problem, venv.params, instance)
-    outcome, _ = outcome_of(venv.problem, venv.params, instance, actions)
+    outcome, _ = venv.problem.play(venv.params, instance, actions)
     assert outcome.feasible.all()
     assert outcome.objective.mean() > anchor.objective.mean()
     covered = (outcome.objective - anchor.objective).mean() / (fast.objective - anchor.objective).mean()
@@ -62,7 +60,7 @@ def test_the_gradient_is_that_of_the_mean_reward() -> None:
         with torch.no_grad():
             action = model.policy(observation).double()
         instance = venv.instance.map(lambda x: x.double() if x.is_floating_point() else x)
-        return float(rewards(venv, instance, action).mean())
+        return float(venv.problem.play(venv.params, instance, action, venv.penalty)[1].mean())
 
     slope = (value(step) - value(-step)) / (2 * step)
     assert slope < 0  # the gradient kept is that of the loss
@@ -81,7 +79,8 @@ def test_switches_follow_the_difference_they_make() -> None:
     for user in range(10):
         on, off = action.detach().clone(), action.detach().clone()
         on[:, 30 + user], off[:, 30 + user] = 1.0, -1.0
-        difference = rewards(venv, venv.instance, on) - rewards(venv, venv.instance, off)
+        paid = [venv.problem.play(venv.params, venv.instance, action, venv.penalty)[1] for action in (on, off)]
+        difference = paid[0] - paid[1]
         torch.testing.assert_close(action.grad[:, 30 + user], 0.5 * difference)
     assert action.grad[:, :30].abs().max() == 0
     assert action.grad[:, 30:].abs().max() > 0

@@ -8,7 +8,6 @@ import torch
 
 from semcom_gym import agents, envs
 from semcom_gym.agents import decisions
-from semcom_gym.agents.decisions import outcome_of
 
 torch.set_num_threads(1)
 PROBLEM = envs.problem("crra")
@@ -34,7 +33,7 @@ def test_chunks_do_not_change_decisions(model: agents.APG, monkeypatch: pytest.M
 def test_another_number_of_users(model: agents.APG) -> None:
     params = PROBLEM.preset("default", num_users=17)
     instance = PROBLEM.sample_split(params, "validation", 3)
-    outcome, _ = outcome_of(PROBLEM, params, instance, agents.decide(model, PROBLEM, params, instance))
+    outcome, _ = PROBLEM.play(params, instance, agents.decide(model, PROBLEM, params, instance))
     assert outcome.terms["ratio"].shape == (3, 17)
     assert outcome.feasible.all()
 
@@ -45,9 +44,9 @@ def test_refinement_is_never_worse(preset: str, steps: int) -> None:
     params = PROBLEM.preset(preset)
     instance = PROBLEM.sample_split(params, "validation", 40)
     actions = np.random.default_rng(0).uniform(-1, 1, (40, PROBLEM.action_layout(params).size))
-    before = outcome_of(PROBLEM, params, instance, actions)[1]
+    before = PROBLEM.play(params, instance, actions)[1]
     refined = agents.refine(PROBLEM, params, instance, actions, steps)
-    outcome, after = outcome_of(PROBLEM, params, instance, refined)
+    outcome, after = PROBLEM.play(params, instance, refined)
     assert (after >= before - 1e-12).all()
     assert outcome.feasible.all()
     assert np.abs(refined).max() <= 1
@@ -58,8 +57,8 @@ def test_refinement_is_never_worse(preset: str, steps: int) -> None:
 def test_refined_decisions(model: agents.APG) -> None:
     params = PROBLEM.preset("default")
     instance = PROBLEM.sample_split(params, "validation", 20)
-    plain = outcome_of(PROBLEM, params, instance, agents.decide(model, PROBLEM, params, instance))[1]
-    refined = outcome_of(PROBLEM, params, instance, agents.decide(model, PROBLEM, params, instance, refine_steps=20))[1]
+    plain = PROBLEM.play(params, instance, agents.decide(model, PROBLEM, params, instance))[1]
+    refined = PROBLEM.play(params, instance, agents.decide(model, PROBLEM, params, instance, refine_steps=20))[1]
     assert (refined >= plain - 1e-12).all()
     assert refined.mean() > plain.mean()
 

@@ -11,6 +11,7 @@ from semcom_gym.baselines import crra
 from semcom_gym.baselines.solution import Bound, Method
 from semcom_gym.benchmarks import certificates, competitors, leaderboard, protocol, store, table
 from semcom_gym.benchmarks.errors import UserError
+from semcom_gym.envs import files
 from semcom_gym.envs.crra.physics import Allocation
 
 MARGIN = 0.01
@@ -192,7 +193,7 @@ def test_a_failed_write_leaves_no_file(cells, monkeypatch):
     def full(fd):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(UserError, match="No space left on device"):
         cells.cell("x", {"n": 1}, lambda: {"value": 1})
     assert list(cells.folder.iterdir()) == []

@@ -170,7 +170,9 @@ def _swap(params: Params, instance: Instance, state: State, iterations: int) -> 
     n, users = instance.gain.shape
     flips = np.eye(users)
     pairs = [flips[i] + flips[j] for i in range(users) for j in range(i)]
-    candidates = [state]
+    fits = actions.capacity(params, instance) if params.selection else np.full(n, users)
+    best, objective = state, state.objective(params, instance)
+    before = objective.copy()
     for flip in (*flips, *pairs):
         served = np.abs(state.served - flip)
         grown = np.sum(served, axis=-1, keepdims=True)
@@ -179,12 +181,8 @@ def _swap(params: Params, instance: Instance, state: State, iterations: int) -> 
         for weight in (state.bandwidth, state.power):
             share = weight / np.maximum(weight.sum(-1, keepdims=True), simplex.TINY)
             start.append(np.where(new, 1.0 / np.maximum(grown, 1.0), share))
-        candidates.append(State(start[0] * served, start[1] * served, served, state.ratio, state.value))
-    fits = actions.capacity(params, instance) if params.selection else np.full(n, users)
-    best, objective = state, state.objective(params, instance)
-    before = objective
-    for candidate in candidates[1:]:
-        allowed = np.flatnonzero((candidate.served.sum(-1) <= fits) & _one_for_one(candidate.served, state.served))
+        candidate = State(start[0] * served, start[1] * served, served, state.ratio, state.value)
+        allowed = np.flatnonzero((served.sum(-1) <= fits) & _one_for_one(served, state.served))
         if not len(allowed):
             continue
         part = instance[allowed]
@@ -192,7 +190,6 @@ def _swap(params: Params, instance: Instance, state: State, iterations: int) -> 
         reached = tried.objective(params, part)
         better = reached > objective[allowed]
         rows = allowed[better]
-        objective = objective.copy()
         objective[rows] = reached[better]
         best = best.put(rows, tried.take(np.flatnonzero(better)))
     return best, bool(np.any(objective > before * (1 + 1e-7)))
