@@ -17,7 +17,6 @@ import scipy.optimize
 from semcom_gym.envs.arrays import Array
 
 CONVERGED = 1e-4  # relative
-WILD = 10.0  # budgets that a single choice may use and still be a column
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,10 +79,6 @@ def _master(columns: list[Columns], budget: Array, i: int) -> tuple[Array, float
     """
     reward = np.stack([c.reward[i] for c in columns], axis=1)  # (U, k)
     use = np.stack([c.use[i] for c in columns], axis=1) / budget[i]  # (U, k, m)
-    # at prices near zero a user asks for many budgets at once: of no use to the programme and bad for its scaling
-    wild = np.any(use > WILD, axis=-1)
-    reward = np.where(wild, reward[:, :1], reward)
-    use = np.where(wild[..., None], use[:, :1], use)
     users, k = reward.shape
     one_each = np.kron(np.eye(users), np.ones((1, k)))
     result = scipy.optimize.linprog(
