@@ -15,6 +15,7 @@ __all__ = ["IDS", "NAMES", "Problem", "default_preset", "problem"]
 IDS = {
     "SemCom/CRRA-v0": "semcom_gym.envs.crra.env:CRRA",
     "SemCom/CRRAUS-v0": "semcom_gym.envs.crra.env:CRRAUS",
+    "SemCom/SFMA-v0": "semcom_gym.envs.sfma.env:SFMA",
 }
 """Registered id -> entry point without its ``Env`` or ``VectorEnv`` ending."""
 

@@ -56,6 +56,18 @@ def at_most(x: Array, high: float) -> Array:
     return np.minimum(x, high) if isinstance(x, np.ndarray) else namespace(x).clip(x, None, high)
 
 
+def pick(x: Array, index: Array) -> Array:
+    """The entries of ``x`` at ``index`` along the last axis; the other axes are shared."""
+    if isinstance(x, np.ndarray):
+        return np.take_along_axis(x, index, -1)
+    return sys.modules["torch"].gather(x, -1, index)
+
+
+def frozen(x: Array) -> Array:
+    """``x`` outside the gradient graph (torch); ``x`` itself in NumPy."""
+    return x.detach() if is_torch(x) else x
+
+
 def straight_through(hard: Array, soft: Array) -> Array:
     """The value of ``hard`` with the gradient of ``soft`` (torch); ``hard`` itself in NumPy."""
     return hard + (soft - soft.detach()) if is_torch(soft) else hard

@@ -24,8 +24,9 @@ class Curve:
     """A fitted curve.
 
     kind: ``published`` (printed in a paper), ``synthetic`` (designed) or ``measured`` (from a network trained here).
+    parameters: by name, each a number or a nested list of numbers (a table).
     quantity: what it gives, in words. equation: the formula fitted, with its number in the paper.
-    parameters, standard_errors: by name; errors are None where the source prints none.
+    standard_errors: of the parameters, None where the source prints none.
     points: the measured points the fit went through, as ``[x, y]``; empty where the source prints none.
     goodness: figures of the fit, such as ``rmse``. provenance: where the numbers come from.
     """
@@ -35,7 +36,7 @@ class Curve:
     kind: str
     quantity: str
     equation: str
-    parameters: Mapping[str, float]
+    parameters: Mapping[str, Any]
     standard_errors: Mapping[str, float] | None
     points: list[list[float]]
     goodness: Mapping[str, float]
@@ -44,12 +45,19 @@ class Curve:
     def __post_init__(self) -> None:
         validate.choice("curve kind", self.kind, KINDS)
         for name, value in self.parameters.items():
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if not _is_numeric(value):
                 raise ValueError(f"curve {self.name!r}: parameter {name} must be a finite number, got {value!r}")
 
     def save(self, path: str | Path) -> None:
         """Write the curve as a curve file."""
         Path(path).write_text(json.dumps(dataclasses.asdict(self), indent=2) + "\n", encoding="utf-8")
+
+
+def _is_numeric(value: Any) -> bool:
+    """Whether ``value`` is a finite number or a nested list of them."""
+    if isinstance(value, list):
+        return bool(value) and all(_is_numeric(entry) for entry in value)
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
 
 
 def shipped(problem: str) -> list[str]:

@@ -13,36 +13,42 @@ from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, Batch
 from semcom_gym.envs.outcome import Outcome
 
-NAMES = ("crra",)
+NAMES = ("crra", "sfma")
 SPLITS = ("train", "validation", "test")
 SPLIT_ENTROPY = 0x5E3C03  # fixed for good: it decides the instances of every split
 
 
 @dataclasses.dataclass(frozen=True)
 class ObservationLayout:
-    """How a flat observation folds back: ``users`` rows of ``user_features``, then ``global_features`` once."""
+    """How a flat observation folds back: a row of ``user_features`` for every user, a row of ``pair_features`` for
+    every pair of users i < j in lexicographic order (none where there are no such features), then ``global_features``.
+    """
 
     users: int
     user_features: tuple[str, ...]
     global_features: tuple[str, ...]
+    pair_features: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """Length of the flat observation."""
-        return self.users * len(self.user_features) + len(self.global_features)
+        pairs = self.users * (self.users - 1) // 2
+        return self.users * len(self.user_features) + pairs * len(self.pair_features) + len(self.global_features)
 
 
 @dataclasses.dataclass(frozen=True)
 class ActionLayout:
-    """How a flat action folds back: one block after the other, each with an entry per user."""
+    """How a flat action folds back: ``pair_blocks`` with an entry per pair, then ``blocks`` with an entry per user."""
 
     users: int
     blocks: tuple[str, ...]
+    pair_blocks: tuple[str, ...] = ()
 
     @property
     def size(self) -> int:
         """Length of the flat action."""
-        return self.users * len(self.blocks)
+        pairs = self.users * (self.users - 1) // 2
+        return pairs * len(self.pair_blocks) + self.users * len(self.blocks)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,8 +56,9 @@ class Problem:
     """One paper's problem. ``params`` below is always an instance of ``Params``.
 
     maximise: whether more of the objective is better. objective: what it is, in words.
+    instance_shapes, allocation_shapes: shape of every field behind the first axis. signed: fields that may be negative.
     build: instances from uniform variates (n, ``uniforms_per_instance(params)``).
-    check_instance: raises ValueError for values that its shapes and signs alone do not show to be wrong.
+    check_instance, check_allocation: raise for values that shapes and signs alone do not show to be wrong.
     evaluate_unchecked, decode, observe: pure functions of NumPy arrays or torch tensors; encode: NumPy only.
     """
 
@@ -63,6 +70,8 @@ class Problem:
     PRESETS: Mapping[str, Any]
     Instance: type[Batch]
     Allocation: type[Batch]
+    instance_shapes: Callable[[Any], Mapping[str, tuple[int, ...]]]
+    allocation_shapes: Callable[[Any], Mapping[str, tuple[int, ...]]]
     uniforms_per_instance: Callable[[Any], int]
     build: Callable[[Any, Array], Any]
     check_instance: Callable[[Any, Any], None]
@@ -73,6 +82,10 @@ class Problem:
     action_blocks: Callable[[Any], tuple[str, ...]]
     user_features: tuple[str, ...]
     global_features: tuple[str, ...]
+    pair_features: tuple[str, ...] = ()
+    pair_blocks: tuple[str, ...] = ()
+    signed: tuple[str, ...] = ()
+    check_allocation: Callable[[Any, Any], None] = lambda params, allocation: None
 
     def preset(self, name: str, **overrides: Any) -> Any:
         """The parameters of a preset, with fields overridden.
@@ -104,9 +117,9 @@ class Problem:
         self.check(params, instance)
         if not isinstance(allocation, self.Allocation):
             raise TypeError(f"allocation must be a {self.name} Allocation, got {type(allocation).__name__}")
-        shape = (len(instance), params.num_users)
-        for field in dataclasses.fields(allocation):
-            validate.array(f"allocation.{field.name}", getattr(allocation, field.name), shape, nonnegative=True)
+        for name, tail in self.allocation_shapes(params).items():
+            validate.array(f"allocation.{name}", getattr(allocation, name), (len(instance), *tail), nonnegative=True)
+        self.check_allocation(params, allocation)
         return self.evaluate_unchecked(params, instance, allocation)
 
     def reward(self, outcome: Outcome, penalty: float) -> Array:
@@ -124,20 +137,18 @@ class Problem:
         self._check_params(params)
         if not isinstance(instance, self.Instance):
             raise TypeError(f"instance must be a {self.name} Instance, got {type(instance).__name__}")
-        for field in dataclasses.fields(instance):
-            value = getattr(instance, field.name)
-            tail = tuple(value.shape[1:])
-            expected = (len(instance), params.num_users) if tail else (len(instance),)
-            validate.array(f"instance.{field.name}", value, expected, nonnegative=True)
+        for name, tail in self.instance_shapes(params).items():
+            value = getattr(instance, name)
+            validate.array(f"instance.{name}", value, (len(instance), *tail), nonnegative=name not in self.signed)
         self.check_instance(params, instance)
 
     def observation_layout(self, params: Any) -> ObservationLayout:
         """Layout of the flat observation."""
-        return ObservationLayout(params.num_users, self.user_features, self.global_features)
+        return ObservationLayout(params.num_users, self.user_features, self.global_features, self.pair_features)
 
     def action_layout(self, params: Any) -> ActionLayout:
         """Layout of the flat action."""
-        return ActionLayout(params.num_users, self.action_blocks(params))
+        return ActionLayout(params.num_users, self.action_blocks(params), self.pair_blocks)
 
     def _check_params(self, params: Any) -> None:
         if not isinstance(params, self.Params):

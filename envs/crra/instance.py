@@ -145,6 +145,12 @@ class Instance(Batch):
     power_w: Array
 
 
+def shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    """Shape of every field of an Instance behind its first axis."""
+    tails: dict[str, tuple[int, ...]] = {field.name: (params.num_users,) for field in dataclasses.fields(Instance)}
+    return tails | {"bandwidth_hz": (), "power_w": ()}
+
+
 def uniforms_per_instance(params: Params) -> int:
     """How many uniform variates one instance is made from."""
     return 5 * params.num_users + 2

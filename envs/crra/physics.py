@@ -31,6 +31,11 @@ class Allocation(Batch):
     selected: Array
 
 
+def shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    """Shape of every field of an Allocation behind its first axis."""
+    return {field.name: (params.num_users,) for field in dataclasses.fields(Allocation)}
+
+
 def required_efficiency(params: Params, bandwidth_hz: Array, ratio: Array) -> Array:
     """Spectral efficiency [bit/s/Hz] that meets the deadline: a_i (1 - o_i) with a_i = d0 / (B_i t0), from (6)-(7)."""
     bandwidth = at_least(bandwidth_hz, TINY_HZ)

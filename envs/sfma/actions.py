@@ -1,0 +1,163 @@
+"""From a flat action in [-1, 1] to a pairing with its resources, back, and what a policy observes."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from semcom_gym.envs import simplex
+from semcom_gym.envs.arrays import Array, at_least, at_most, namespace, pick, total
+from semcom_gym.envs.sfma import limits, pairs, physics
+from semcom_gym.envs.sfma.instance import Instance, Params
+from semcom_gym.envs.sfma.physics import Allocation, Links
+
+USER_FEATURES = ("gain", "source", "decoding", "tilt")
+PAIR_FEATURES = (
+    "similarity", "rho_min", "rho_max", "midpoint", "power_slope", "ratio_slope", "encoding", "distortion_left",
+    "distortion_right",
+)  # fmt: skip
+GLOBAL_FEATURES = ("power", "bandwidth", "energy", "latency", "users")
+PAIR_BLOCKS = ("pairing",)
+BLOCKS = ("power", "bandwidth", "ratio")
+PRUNED = 1e3  # off the score of a pair outside (21): more than all scores together can make up for
+
+
+def action_blocks(params: Params) -> tuple[str, ...]:
+    """Names of the blocks with one entry per user; the entries per pair come before them."""
+    return BLOCKS
+
+
+def decode(params: Params, instance: Instance, action: Array) -> Allocation:
+    """The allocation that an action (n, M + 3 N) stands for; entries outside [-1, 1] are clipped.
+
+    pairing (M): the perfect matching of largest total score, over the pairs in E_f (21) wherever they allow one.
+    power, bandwidth, ratio (N each): a group's entry is the mean of its two users'; then as in :func:`allot`.
+    """
+    xp = namespace(action)
+    a = at_most(at_least(action, -1.0), 1.0)
+    pair = match(params, instance, a[:, : params.num_pairs])
+    link = physics.links(params, instance, pair)
+    user = xp.reshape(pairs.like(pairs.members(params.num_users), pair)[pair], (len(instance), 1, -1))
+    blocks = xp.reshape(a[:, params.num_pairs :], (len(instance), len(BLOCKS), -1))
+    both = pick(blocks, xp.broadcast_to(user, (len(instance), len(BLOCKS), user.shape[-1])))
+    group = xp.mean(xp.reshape(both, (*both.shape[:2], -1, 2)), axis=-1)
+    return allot(params, link, pair, group)
+
+
+def match(params: Params, instance: Instance, score: Array) -> Array:
+    """(n, K) the perfect matching of largest total score (n, M), outside E_f (21) only where it must."""
+    score = namespace(score).where(physics.feasible_pairs(params, instance), score, score - PRUNED)
+    return pairs.best_matching(score, params.num_users)
+
+
+def allot(params: Params, link: Links, pair: Array, group: Array) -> Allocation:
+    """The allocation of entries (n, 3, K) in [-1, 1] of the groups of a pairing.
+
+    1. power: shares of Pmax; moved towards equal shares as far as the floors of step 2 need it.
+    2. bandwidth: each group's least bandwidth at its distortion floor delta^D, and a share of what is left of Bmax.
+    3. ratio: from delta^D (-1) to the largest ratio that meets the latency limit (1), or the next lower one that meets
+       it; moved towards the ratios of least energy as far as the energy budget needs it.
+    """
+    low = at_most(physics.distortion_floor(params, link) * (1.0 + limits.margin(group)), 1.0)
+    power, need = limits.share_power(params, link, params.max_power_w * _shares(group[:, 0]), low)
+    left = params.max_bandwidth_hz - total(need)
+    bandwidth = need + at_least(left, 0.0)[:, None] * _shares(group[:, 1])
+    bandwidth = bandwidth * at_most(params.max_bandwidth_hz / total(need), 1.0)[:, None]  # where the floors exceed it
+    high = limits.ratio_ceiling(link, power, bandwidth, low, namespace(low).ones_like(low))
+    wish = low + (high - low) * (0.5 * (group[:, 2] + 1.0))
+    chosen = limits.ratio_ceiling(link, power, bandwidth, low, wish)
+    ratio = limits.spare_energy(params, link, power, bandwidth, chosen, low, high)
+    if ratio is not chosen:
+        ratio = limits.ratio_ceiling(link, power, bandwidth, low, ratio)
+    return Allocation(pair, power, bandwidth, ratio)
+
+
+def _shares(entries: Array) -> Array:
+    weight = simplex.action_to_weight(entries)
+    return weight / total(weight)[:, None]
+
+
+def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
+    """The float64 action (n, M + 3 N) that decodes to ``allocation``, with its groups in the order of their pairs.
+
+    Power and bandwidth that are not used are handed out in proportion to the groups' shares, which never lowers a
+    rate. Raises ValueError for an allocation that breaks a constraint.
+    """
+    broken = {k: float(np.max(x)) for k, x in physics.evaluate(params, instance, allocation).violation.items()}
+    worst = max(broken, key=lambda name: broken[name])
+    if broken[worst] > 1e-6:
+        raise ValueError(f"cannot encode an allocation that breaks {worst!r} by {broken[worst]:.3g} of its limit")
+    n, users = len(allocation), params.num_users
+    link = physics.links(params, instance, allocation.pair)
+    low = np.minimum(physics.distortion_floor(params, link) * (1.0 + limits.margin(link.snr)), 1.0)
+    power = allocation.power_w * (params.max_power_w / total(allocation.power_w))[:, None]
+    need = limits.bandwidth_floor(params, link, power, low)
+    bandwidth = allocation.bandwidth_hz * (params.max_bandwidth_hz / total(allocation.bandwidth_hz))[:, None]
+    left = at_least(params.max_bandwidth_hz - total(need), 0.0)
+    spare = at_least(bandwidth - need, 0.0)
+    bandwidth = need + left[:, None] * spare / at_least(total(spare), simplex.TINY)[:, None]
+    high = limits.ratio_ceiling(link, power, bandwidth, low, np.ones_like(low))
+    room = high - low
+    entries = [
+        simplex.weight_to_action(power),
+        simplex.weight_to_action(spare),
+        np.clip(2.0 * (allocation.ratio - low) / np.where(room > 0, room, 1.0) - 1.0, -1.0, 1.0),
+    ]
+    user = pairs.members(users)[allocation.pair].reshape(n, -1)
+    action = np.full((n, params.num_pairs + len(BLOCKS) * users), -1.0)
+    np.put_along_axis(action, allocation.pair, 1.0, -1)
+    for block, entry in enumerate(entries):
+        start = params.num_pairs + block * users
+        np.put_along_axis(action[:, start : start + users], user, np.repeat(entry, 2, axis=-1), -1)
+    return action
+
+
+def observe(params: Params, instance: Instance) -> Array:
+    """The observation: N rows of USER_FEATURES, M rows of PAIR_FEATURES, then the cell's own features.
+
+    gain: log10 of the SNR Pmax |h|^2 / (2 N0 Bmax) with all resources. source: Q_u over its mean. decoding: tau_dec
+    over Tmax. tilt: 10 times. similarity, rho_max: as is. rho_min: log10. midpoint: the power where (10) is halfway at
+    ratio 0, over Pmax / K. power_slope: log10 of a Pmax / K. ratio_slope: log10 b. encoding: tau_BS over Tmax.
+    distortion: log10 of D_u at ratio 1 over Dmax, of the pair's lower and higher user. power: log10 of Pmax / W.
+    bandwidth: log10 of Bmax / 10 MHz. energy: log10 of Emax / (K Pmax Tmax). latency: log10 of Q / (Tmax Bmax / K).
+    users: 10 / N.
+    """
+    xp = namespace(instance.gain)
+    n = len(instance)
+    share_w = params.max_power_w / params.num_groups
+    reach = params.max_power_w / (2.0 * params.noise_psd_w_hz * params.max_bandwidth_hz)
+    users = xp.stack(
+        [
+            xp.log10(instance.gain * reach),
+            instance.source_bit * (1.0 / params.source_bit),
+            instance.decode_s * (1.0 / params.max_latency_s),
+            10.0 * instance.distortion_tilt,
+        ],
+        axis=-1,
+    )
+    worst = physics.least_distortion(params, instance) * (1.0 / params.max_distortion)
+    rows = xp.stack(
+        [
+            instance.similarity,
+            xp.log10(instance.rho_min + 1e-6),
+            instance.rho_max,
+            -instance.offset / (instance.power_slope * share_w),
+            xp.log10(instance.power_slope * share_w),
+            xp.log10(instance.ratio_slope),
+            instance.encode_s * (1.0 / params.max_latency_s),
+            xp.log10(worst[..., 0]),
+            xp.log10(worst[..., 1]),
+        ],
+        axis=-1,
+    )
+    latency = params.source_bit * params.num_groups / (params.max_latency_s * params.max_bandwidth_hz)
+    cell = [
+        np.log10(params.max_power_w),
+        np.log10(params.max_bandwidth_hz / 10e6),
+        np.log10(params.energy_per_group_j / (params.max_power_w * params.max_latency_s)),
+        np.log10(latency),
+        10.0 / params.num_users,
+    ]
+    last = xp.broadcast_to(xp.asarray(cell, dtype=rows.dtype, device=rows.device), (n, len(cell)))
+    return xp.concat([xp.reshape(users, (n, -1)), xp.reshape(rows, (n, -1)), last], axis=-1)
+
+

@@ -1,0 +1,169 @@
+"""What the limits leave a group: the bandwidth it needs, the compression ratios it may use, and the energy budget.
+
+Everything is found by a fixed number of Newton or secant steps outside the gradient graph; one more step inside it
+makes the derivative of the result that of the implicit function.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from semcom_gym.envs.arrays import Array, at_least, at_most, frozen, largest, namespace, total
+from semcom_gym.envs.sfma import physics
+from semcom_gym.envs.sfma.instance import Params
+from semcom_gym.envs.sfma.physics import LN2, TINY_HZ, TINY_W, Links
+
+FLOOR_STEPS = 7
+CEILING_STEPS = 7
+BUDGET_STEPS = 8
+HOPELESS = 100.0  # times the budget: the floor of a group that no bandwidth can save
+
+
+def margin(x: Array) -> float:
+    """Relative distance kept to a limit, so that rounding does not break it: far below the tolerance."""
+    return 64.0 * float(namespace(x).finfo(x.dtype).eps)
+
+
+def bandwidth_floor(params: Params, link: Links, power_w: Array, ratio: Array) -> Array:
+    """Least bandwidth [Hz] at which both users of a pair meet the latency limit (28), (n, P); at most 100 Bmax.
+
+    Rate is concave and increasing in bandwidth, so Newton's steps from below stay below and converge.
+    """
+    xp = namespace(power_w)
+    cap = HOPELESS * params.max_bandwidth_hz
+    needed = at_most(physics.rate_floor(link, ratio), 1e15) * (LN2 * (1.0 + margin(power_w)))  # nat/s
+    rho = physics.interference(link, power_w, ratio)[..., None]
+    noise = 1.0 / (at_least(power_w, TINY_W)[..., None] * link.snr)  # per Hz
+
+    def step(b: Array, needed: Array, rho: Array, noise: Array) -> Array:
+        x = rho + noise * b
+        log = xp.log1p(1.0 / x)
+        slope = log - noise * b / (x * (1.0 + x))
+        return at_most(b + (needed - b * log) / frozen(slope), cap)
+
+    plain = frozen(needed), frozen(rho), frozen(noise)
+    b = at_most(plain[0] / xp.log1p(1.0 / plain[1]), cap)
+    for _ in range(FLOOR_STEPS):
+        b = step(b, *plain)
+    return at_least(largest(step(b, needed, rho, noise)), TINY_HZ)
+
+
+def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array, start: Array) -> Array:
+    """Largest compression ratio in [floor, start] that meets the latency limit, (n, P); ``floor`` where none does.
+
+    It is ``start`` itself or the greatest fixed point below it of min_u R_u(delta) T-bar_u / Q_u, a rising function of
+    delta. The ratios that meet the limit need not be an interval.
+    """
+    xp = namespace(power_w)
+    b = at_least(bandwidth_hz, TINY_HZ)[..., None]
+    noise = b / (at_least(power_w, TINY_W)[..., None] * link.snr)
+    scale = at_least(link.spare_s, 0.0) * (1.0 - margin(power_w)) * b / (LN2 * link.source_bit)
+    span = link.rho_max - link.rho_min
+
+    def step(delta: Array, link: Links, power_w: Array, noise: Array, scale: Array, span: Array) -> Array:
+        rise = link.power_slope * power_w + link.ratio_slope * delta + link.offset
+        low = 0.5 - 0.5 * xp.tanh(0.5 * rise)
+        x = (link.rho_min + span * low)[..., None] + noise
+        reach = scale * xp.log1p(1.0 / x)
+        slope = scale * (link.ratio_slope * span * low * (1.0 - low))[..., None] / (x * (1.0 + x))
+        last = reach[..., 0] <= reach[..., 1]
+        reach = xp.where(last, reach[..., 0], reach[..., 1])
+        slope = xp.where(last, slope[..., 0], slope[..., 1])
+        # where the map is steep, Newton could jump past the fixed point: the plain step never does
+        return delta - (delta - reach) / frozen(xp.where(slope < 0.9, 1.0 - slope, xp.ones_like(slope)))
+
+    plain = link.map(frozen), frozen(power_w), frozen(noise), frozen(scale), frozen(span)
+    top = frozen(start)
+    delta = top
+    for _ in range(CEILING_STEPS):
+        delta = xp.minimum(xp.maximum(step(delta, *plain), frozen(floor)), top)
+    free = (delta > frozen(floor)) & (delta < top)
+    moved = xp.minimum(xp.maximum(step(delta, link, power_w, noise, scale, span), floor), top)
+    return xp.where(free, moved, xp.where(delta < top, floor, start))
+
+
+def share_power(params: Params, link: Links, power_w: Array, floor: Array) -> tuple[Array, Array]:
+    """Power (n, K) moved towards equal shares as far as the bandwidth floors at ratio ``floor`` need it; the floors."""
+    need = bandwidth_floor(params, link, power_w, floor)
+    limit = params.max_bandwidth_hz
+
+    def excess(rows: Any, t: Array) -> Array:
+        moved = frozen(power_w)[rows] * (1.0 - t[:, None]) + t[:, None] * (params.max_power_w / params.num_groups)
+        floors = bandwidth_floor(params, link[rows].map(frozen), moved, frozen(floor)[rows])
+        return at_most(total(floors), 3.0 * limit) / limit - 1.0
+
+    t = least_move(frozen(total(need)) / limit - 1.0, excess)
+    if t is None:
+        return power_w, need
+    power_w = power_w * (1.0 - t[:, None]) + t[:, None] * (params.max_power_w / params.num_groups)
+    return power_w, bandwidth_floor(params, link, power_w, floor)
+
+
+def spare_energy(params: Params, link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array, low: Array,
+                 high: Array) -> Array:  # fmt: skip
+    """Ratios (n, K) moved towards those of least energy as far as the energy budget (20c) needs it."""
+    xp = namespace(ratio)
+
+    def spent(rows: Any, delta: Array) -> Array:
+        part = link[rows]
+        delay = physics.delays(part, physics.rates(part, power_w[rows], bandwidth_hz[rows], delta), delta)
+        return physics.energy(params, power_w[rows], delay, delta)
+
+    limit = params.max_energy_j * (1.0 - margin(ratio))
+    everyone = slice(None)
+    now = spent(everyone, ratio)
+    over = frozen(total(now)) > limit
+    if not bool(over.any()):
+        return ratio
+    calm, least = ratio, now
+    for other in (low, high, xp.sqrt(low * high)):
+        cost = spent(everyone, other)
+        calm, least = xp.where(cost < least, other, calm), xp.minimum(cost, least)
+
+    def excess(rows: Any, t: Array) -> Array:
+        return frozen(total(spent(rows, ratio[rows] + t[:, None] * (calm - ratio)[rows]))) / limit - 1.0
+
+    t = least_move(frozen(total(now)) / limit - 1.0, excess)
+    assert t is not None
+    moved = ratio + t[:, None] * (calm - ratio)
+    if not _tracks_gradient(moved):
+        return moved
+    nearer = at_most(t + 1e-3, 1.0)
+    slope = frozen(total(spent(everyone, ratio + nearer[:, None] * (calm - ratio)))) - frozen(total(spent(everyone, moved)))
+    slope = slope / at_least(nearer - t, 1e-9)
+    excess_now = total(spent(everyone, moved))
+    shift = -(excess_now - frozen(excess_now)) / at_most(slope, -1e-9)
+    return moved + xp.where((t > 0) & (t < 1), shift, xp.zeros_like(shift))[:, None] * frozen(calm - ratio)
+
+
+def _tracks_gradient(x: Array) -> bool:
+    return bool(getattr(x, "requires_grad", False))
+
+
+def least_move(start: Array, excess: Callable[[Any, Array], Array]) -> Array | None:
+    """(n,) the least t in [0, 1] found with excess(t) <= 0, 0 where ``start`` already is, 1 where none is found.
+
+    excess(rows, t): relative excess of some instances at t. Returns None if no instance needs to move. The secant
+    steps keep a bracket (Illinois); the end that meets the limit is returned.
+    """
+    xp = namespace(start)
+    over = start > 0
+    if not bool(over.any()):
+        return None
+    rows = xp.nonzero(over)[0]
+    low, high = xp.zeros_like(start[rows]), xp.ones_like(start[rows])
+    at_low, at_high = start[rows], excess(rows, high)
+    curable = at_high <= 0
+    for _ in range(BUDGET_STEPS):
+        share = at_low / at_least(at_low - at_high, 1e-30)
+        # from the far side of the root, so that the end that meets the limit comes close
+        t = low + (high - low) * at_most(1.02 * share + 1e-4, 1.0)
+        value = excess(rows, t)
+        meets = value <= 0
+        at_high = xp.where(meets, value, 0.5 * at_high)
+        at_low = xp.where(meets, 0.5 * at_low, value)
+        low, high = xp.where(meets, low, t), xp.where(meets, t, high)
+    found = xp.zeros_like(start)
+    found[rows] = xp.where(curable, high, xp.ones_like(high))
+    return found

@@ -1,0 +1,240 @@
+"""The equations of the SC-SFMA paper, in its order, on NumPy arrays or torch tensors.
+
+Symbols: p_k power, b_k bandwidth, delta_k compression ratio of group k, which serves one pair (i, j). The functions
+of a pair take its :class:`Links`, whose axis may run over the K chosen pairs or over all M candidates.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from semcom_gym.envs.arrays import Array, Batch, at_least, largest, namespace, pick, to_numpy, total
+from semcom_gym.envs.outcome import Outcome
+from semcom_gym.envs.sfma import pairs as pairing
+from semcom_gym.envs.sfma.instance import Instance, Params
+
+LN2 = 0.6931471805599453
+MBIT = 1e-6
+TINY_HZ = 1e-3
+TINY_W = 1e-12
+LONGEST = 1e3  # times the limit: a group without resources is late by this much, not infinitely
+
+
+@dataclasses.dataclass(frozen=True)
+class Allocation(Batch):
+    """A decision for the K groups."""
+
+    # (n, K) the pair that each group serves, an index into ``pairs.members``
+    pair: Array
+    # (n, K) power p_k [W], bandwidth b_k [Hz], compression ratio delta_k
+    power_w: Array
+    bandwidth_hz: Array
+    ratio: Array
+
+
+def shapes(params: Params) -> dict[str, tuple[int, ...]]:
+    """Shape of every field of an Allocation behind its first axis."""
+    return dict.fromkeys(("pair", "power_w", "bandwidth_hz", "ratio"), (params.num_groups,))
+
+
+def check(params: Params, allocation: Allocation) -> None:
+    """Raise unless the pairs are integers below M and every ratio is positive."""
+    pair = to_numpy(allocation.pair)
+    if pair.dtype.kind not in "iu":
+        raise TypeError(f"allocation.pair must hold integers, got {pair.dtype}")
+    if bool((pair >= params.num_pairs).any()):
+        raise ValueError(f"allocation.pair must be below {params.num_pairs}, the number of pairs, got {pair.max()}")
+    if not bool((allocation.ratio > 0).all()):
+        raise ValueError("allocation.ratio must be positive everywhere")
+
+
+@dataclasses.dataclass(frozen=True)
+class Links(Batch):
+    """What the equations need of pairs, (n, P), and of their users, (n, P, 2)."""
+
+    rho_min: Array
+    rho_max: Array
+    power_slope: Array
+    ratio_slope: Array
+    offset: Array
+    similarity: Array
+    # (n, P, 2): |h_u|^2 / (2 N0) [Hz/W], Q_u [bit], T-bar_u (27) [s], and the distortion's level and tilt
+    snr: Array
+    source_bit: Array
+    spare_s: Array
+    level: Array
+    tilt: Array
+
+
+def links(params: Params, instance: Instance, pair: Array | None = None) -> Links:
+    """The links of the pairs (n, P), or of all M pairs."""
+    xp = namespace(instance.gain)
+    n = len(instance)
+    if pair is None:
+        pair = xp.broadcast_to(xp.arange(params.num_pairs, device=instance.gain.device), (n, params.num_pairs))
+    user = pairing.like(pairing.members(params.num_users), pair)[pair]  # (n, P, 2)
+    flat = xp.reshape(user, (n, -1))
+    twice = xp.reshape(2 * pair[..., None] + xp.arange(2, device=pair.device), (n, -1))
+
+    def of_users(x: Array) -> Array:
+        return xp.reshape(pick(x, flat), user.shape)
+
+    spare = params.max_latency_s - pick(instance.encode_s, pair)[..., None] - of_users(instance.decode_s)
+    return Links(
+        *(pick(getattr(instance, name), pair) for name in ("rho_min", "rho_max", "power_slope", "ratio_slope", "offset")),
+        similarity=pick(instance.similarity, pair),
+        snr=of_users(instance.gain) / (2.0 * params.noise_psd_w_hz),
+        source_bit=of_users(instance.source_bit),
+        spare_s=spare,
+        level=xp.reshape(pick(xp.reshape(instance.distortion_level, (n, -1)), twice), user.shape),
+        tilt=of_users(instance.distortion_tilt),
+    )
+
+
+def interference(link: Links, power_w: Array, ratio: Array) -> Array:
+    """Semantic interference factor rho_ij(p, delta) (10), (n, P)."""
+    xp = namespace(power_w)
+    rise = link.power_slope * power_w + link.ratio_slope * ratio + link.offset
+    # 1 / (1 + e^x) by tanh, which does not overflow
+    return link.rho_min + (link.rho_max - link.rho_min) * (0.5 - 0.5 * xp.tanh(0.5 * rise))
+
+
+def sinr(link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array) -> Array:
+    """Effective SINR Gamma_u (11), (n, P, 2)."""
+    rho = interference(link, power_w, ratio)
+    noise = at_least(bandwidth_hz, TINY_HZ)[..., None] / (at_least(power_w, TINY_W)[..., None] * link.snr)
+    return 1.0 / (rho[..., None] + noise)
+
+
+def rates(link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array) -> Array:
+    """Rate R_u [bit/s] (12), (n, P, 2); their sum over the last axis is (13)."""
+    gamma = sinr(link, power_w, bandwidth_hz, ratio)
+    return at_least(bandwidth_hz, TINY_HZ)[..., None] * (namespace(gamma).log1p(gamma) * (1.0 / LN2))
+
+
+def delays(link: Links, rate: Array, ratio: Array) -> Array:
+    """Transmission delay t_u [s] (14), (n, P, 2)."""
+    return link.source_bit * ratio[..., None] / rate
+
+
+def energy(params: Params, power_w: Array, delay: Array, ratio: Array) -> Array:
+    """Energy E_k [J] (16), (n, P)."""
+    return power_w * largest(delay) - params.energy_coefficient_j * namespace(ratio).log(ratio)
+
+
+def rate_floor(link: Links, ratio: Array) -> Array:
+    """Rate [bit/s] that meets the latency limit (28), (n, P, 2); infinite where coding alone takes too long."""
+    xp = namespace(ratio)
+    inside = link.spare_s > 0
+    needed = link.source_bit * ratio[..., None] / xp.where(inside, link.spare_s, xp.ones_like(link.spare_s))
+    return xp.where(inside, needed, xp.full_like(needed, float("inf")))
+
+
+def distortion_knots(params: Params, link: Links) -> Array:
+    """The envelope of (17) of every user at the ratios of the grid, (n, P, 2, L)."""
+    xp = namespace(link.level)
+    profile = params.profile
+    log_grid = xp.asarray(np.log(profile.ratio_grid), dtype=link.level.dtype, device=link.level.device)
+    table = profile.at(profile.distortion, link.similarity)[:, :, None, :]
+    return link.level[..., None] * table * xp.exp(-link.tilt[..., None] * log_grid)
+
+
+def distortion(params: Params, link: Links, ratio: Array) -> Array:
+    """D_u,ij(delta) (17): piecewise linear between the knots, (n, P, 2)."""
+    xp = namespace(ratio)
+    grid = xp.asarray(params.profile.ratio_grid, dtype=ratio.dtype, device=ratio.device)
+    last = len(params.profile.ratio_grid) - 1
+    below = xp.sum(xp.astype(ratio[..., None] >= grid[1:last], xp.int64), axis=-1)
+    share = (ratio - grid[below]) / (grid[below + 1] - grid[below])
+    knots = distortion_knots(params, link)
+    index = xp.broadcast_to(below[..., None, None], (*link.level.shape, 1))
+    low, high = pick(knots, index)[..., 0], pick(knots, index + 1)[..., 0]
+    return low + (high - low) * share[..., None]
+
+
+def distortion_floor(params: Params, link: Links) -> Array:
+    """delta^D_ij (18)-(19), (n, P); infinite where no ratio meets the distortion limit."""
+    xp = namespace(link.level)
+    grid = xp.asarray(params.profile.ratio_grid, dtype=link.level.dtype, device=link.level.device)
+    last = len(params.profile.ratio_grid) - 1
+    knots = distortion_knots(params, link)
+    above = xp.sum(xp.astype(knots > params.max_distortion, xp.int64), axis=-1)  # (n, P, 2), knots that are too low
+    right = at_least(xp.where(above > last, last, above), 1)
+    high, low = pick(knots, right[..., None] - 1)[..., 0], pick(knots, right[..., None])[..., 0]
+    fall = high - low
+    share = (high - params.max_distortion) / xp.where(fall > 0, fall, xp.ones_like(fall))
+    floor = grid[right - 1] + (grid[right] - grid[right - 1]) * share
+    floor = xp.where(above == 0, xp.full_like(floor, params.min_ratio), floor)
+    floor = largest(xp.where(above > last, xp.full_like(floor, float("inf")), floor))
+    return at_least(floor, params.min_ratio)
+
+
+def least_distortion(params: Params, instance: Instance) -> Array:
+    """D_u,ij(1), the least distortion (17) of both users of every candidate pair, (n, M, 2)."""
+    table = params.profile.at(params.profile.distortion[:, -1], instance.similarity)
+    return instance.distortion_level * table[..., None]
+
+
+def feasible_pairs(params: Params, instance: Instance) -> Array:
+    """The edge set E_f (21) as a mask (n, M): some ratio meets both distortion limits, coding leaves time to send."""
+    user = pairing.like(pairing.members(params.num_users), instance.gain)
+    decode = largest(instance.decode_s[:, user])
+    in_time = instance.encode_s + decode < params.max_latency_s
+    return in_time & (largest(least_distortion(params, instance)) <= params.max_distortion)
+
+
+def evaluate(params: Params, instance: Instance, allocation: Allocation) -> Outcome:
+    """The objective (20) [Mbit/s], the constraints (20a)-(20i), and the quantities of users and groups."""
+    xp = namespace(allocation.power_w)
+    p, b, ratio = allocation.power_w, allocation.bandwidth_hz, allocation.ratio
+    link = links(params, instance, allocation.pair)
+    rate = rates(link, p, b, ratio)
+    delay = delays(link, rate, ratio)
+    spent = energy(params, p, delay, ratio)
+    quality = distortion(params, link, ratio)
+    late = largest(delay - link.spare_s) * (1.0 / params.max_latency_s)  # T / Tmax - 1, by (15) and (27)
+    users = pairing.uses(allocation.pair, params.num_users)
+    uneven = xp.sum(xp.astype(users != 1, p.dtype), axis=-1) / params.num_users
+    outside = xp.maximum(params.min_ratio - ratio, ratio - 1.0)
+    return Outcome(
+        objective=MBIT * total(total(rate)),
+        violation={
+            "distortion": at_least(largest(largest(quality)) / params.max_distortion - 1.0, 0.0),  # (20a)
+            "latency": _capped(largest(late)),  # (20b)
+            "energy": _capped(total(spent) / params.max_energy_j - 1.0),  # (20c)
+            "power": at_least(total(p) / params.max_power_w - 1.0, 0.0),  # (20d)
+            "bandwidth": at_least(total(b) / params.max_bandwidth_hz - 1.0, 0.0),  # (20e)
+            "ratio": at_least(largest(outside), 0.0),  # (20f)
+            "pairing": uneven,  # (20g)-(20i): share of the users that are not in exactly one pair
+        },
+        terms=_terms(params, instance, allocation, link, rate, delay, spent, quality),
+    )
+
+
+def _capped(excess: Array) -> Array:
+    return namespace(excess).clip(excess, 0.0, LONGEST)
+
+
+def _terms(
+    params: Params, instance: Instance, allocation: Allocation, link: Links, rate: Array, delay: Array, spent: Array,
+    quality: Array,
+) -> dict[str, Any]:  # fmt: skip
+    """Per group (n, K) and per user of each group (n, K, 2), and the two figures that a sum rate hides, (n,)."""
+    images = rate / (link.source_bit * allocation.ratio[..., None])
+    return {
+        "pair": allocation.pair,
+        "power_w": allocation.power_w,
+        "bandwidth_hz": allocation.bandwidth_hz,
+        "ratio": allocation.ratio,
+        "similarity": link.similarity,
+        "rho": interference(link, allocation.power_w, allocation.ratio),
+        "energy_j": spent,
+        "rate_mbit_s": MBIT * rate,
+        "delay_s": delay,
+        "distortion": quality,
+        "min_rate_mbit_s": -MBIT * largest(largest(-rate)),
+        "images_per_s": total(total(images)),
+    }
