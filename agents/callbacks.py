@@ -15,7 +15,7 @@ from stable_baselines3.common.logger import HParam, Image, Logger
 
 from semcom_gym import baselines
 from semcom_gym.agents.apg import APG
-from semcom_gym.agents.decisions import act
+from semcom_gym.agents.decisions import allocate
 from semcom_gym.agents.vec_env import PER_USER, SB3VecEnv
 from semcom_gym.envs.arrays import Array, to_numpy
 from semcom_gym.envs.problems import Problem
@@ -57,15 +57,14 @@ class Validation:
     ) -> None:
         self.problem, self.params, self.penalty, self.reference = problem, params, penalty, reference
         self.instance = problem.sample_split(params, "validation", n)
-        self.observation = np.asarray(problem.observe(params, self.instance), np.float32)
 
     def measure(self, model: BaseAlgorithm) -> tuple[dict[str, float], Any]:
         """Means over the instances by TensorBoard tag, and the outcome of all decisions."""
         started = time.perf_counter()
-        actions = act(model, self.observation)
+        allocation = allocate(model, self.problem, self.params, self.instance)
         seconds = time.perf_counter() - started
-        actions = actions.astype(np.float64)
-        outcome, reward = self.problem.play(self.params, self.instance, actions, self.penalty)
+        outcome = self.problem.evaluate_unchecked(self.params, self.instance, allocation)
+        reward = self.problem.reward(outcome, self.penalty)
         result = {
             "validation/reward": reward.mean(),
             "validation/objective": outcome.objective.mean(),

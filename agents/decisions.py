@@ -6,14 +6,42 @@ from typing import Any
 
 import numpy as np
 import torch
+from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, to_numpy
 from semcom_gym.envs.problems import Problem
+from semcom_gym.envs.sfma import pairing_env, resources
 
 CHUNK = 2048  # instances at once: where the temporaries still fit the cache
 STEP = 0.02  # of refinement, in action units, falling linearly to zero
+
+
+def allocate(model: BaseAlgorithm, problem: Problem, params: Any, instance: Any) -> Any:
+    """The allocation that a model makes of a batch of instances (NumPy), whatever its actions are.
+
+    Of a model with ``Discrete`` actions, which pairs users one step at a time: its pairing, with the resources that
+    its environment would solve for.
+    """
+    if not isinstance(model.action_space, spaces.Discrete):
+        return problem.decode(params, instance, decide(model, problem, params, instance).astype(np.float64))
+    problem.check(params, instance)
+    chosen = [_pair_up(model, problem, params, instance[i : i + CHUNK]) for i in range(0, len(instance), CHUNK)]
+    return resources.allocate(params, instance, np.sort(np.concatenate(chosen), axis=-1))
+
+
+def _pair_up(model: BaseAlgorithm, problem: Problem, params: Any, instance: Any) -> np.ndarray[Any, Any]:
+    """(n, K) the pairs that a model chooses, each the likeliest of those allowed."""
+    progress = pairing_env.Progress(params, instance)
+    plain = problem.observe(params, instance)
+    model.policy.set_training_mode(False)
+    for _ in range(params.num_groups):
+        observation = torch.as_tensor(progress.observation(plain), device=model.device)
+        with torch.no_grad():
+            pair = model.policy._predict(observation, deterministic=True, action_masks=progress.allowed)
+        progress.choose(to_numpy(pair))
+    return progress.pair
 
 
 def act(model: BaseAlgorithm, observation: Array) -> np.ndarray[Any, Any]:
@@ -35,7 +63,12 @@ def act(model: BaseAlgorithm, observation: Array) -> np.ndarray[Any, Any]:
 def decide(
     model: BaseAlgorithm, problem: Problem, params: Any, instance: Any, *, refine_steps: int = 0
 ) -> np.ndarray[Any, Any]:
-    """Actions (n, blocks U) of a model for a batch of instances (NumPy), refined by ``refine_steps`` gradient steps."""
+    """Actions (n, blocks U) of a model for a batch of instances (NumPy), refined by ``refine_steps`` gradient steps.
+
+    Raises TypeError for a model that pairs users one step at a time: see :func:`allocate`.
+    """
+    if isinstance(model.action_space, spaces.Discrete):
+        raise TypeError("this model decides in several steps: use agents.allocate")
     problem.check(params, instance)
     validate.integer("refine_steps", refine_steps, low=0)
     actions = act(model, problem.observe(params, instance))

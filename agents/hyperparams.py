@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import yaml
-from sb3_contrib import TQC
+from sb3_contrib import TQC, MaskablePPO
 from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import BasePolicy
 
 from semcom_gym.agents.apg import APG
+from semcom_gym.agents.pair_policy import SetMaskablePolicy
 from semcom_gym.agents.policies import SetActorCriticPolicy, SetPolicy, SetSACPolicy, SetTD3Policy, SetTQCPolicy
 from semcom_gym.envs import IDS, validate
 
@@ -25,6 +26,7 @@ ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], type[BasePolicy]]] = {
     "sac": (SAC, SetSACPolicy),
     "tqc": (TQC, SetTQCPolicy),
     "td3": (TD3, SetTD3Policy),
+    "maskable_ppo": (MaskablePPO, SetMaskablePolicy),
 }
 """Name -> algorithm and the set policy that ``policy: SetPolicy`` stands for."""
 

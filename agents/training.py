@@ -30,6 +30,7 @@ from tqdm import tqdm
 from semcom_gym import __version__
 from semcom_gym.agents import hyperparams as hp
 from semcom_gym.agents.callbacks import Reference, TrainingLog, Validation, log_hyperparameters, log_validation
+from semcom_gym.agents.pair_policy import pair_layout_kwargs
 from semcom_gym.agents.policies import layout_kwargs
 from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
@@ -71,7 +72,7 @@ def train(
     progress: bool = True,
     **overrides: Any,
 ) -> Run:
-    """Train ``algo`` (apg, ppo, a2c, sac, tqc, td3) on an environment.
+    """Train ``algo`` (apg, ppo, a2c, sac, tqc, td3, maskable_ppo) on an environment.
 
     timesteps: decisions to train on; num_envs: environments at once; those of ``agents/hyperparams`` if None.
     hyperparams: entries that replace those of the file. overrides: fields of Params.
@@ -159,7 +160,10 @@ def _build(env: SB3VecEnv, identity: dict[str, Any], device: str) -> BaseAlgorit
     algorithm, policy = hp.ALGORITHMS[identity["algo"]]
     venv = env.venv.unwrapped
     arguments = hp.arguments(identity["hyperparams"], venv.action_layout.size)
-    layout = layout_kwargs(venv.observation_layout, venv.action_layout)
+    if venv.observation_layout.pair_features:
+        layout = pair_layout_kwargs(venv.observation_layout)
+    else:
+        layout = layout_kwargs(venv.observation_layout, venv.action_layout)
     arguments["policy_kwargs"] = layout | arguments.get("policy_kwargs", {})
     try:
         return algorithm(policy, env, seed=identity["seed"], device=device, **arguments)
@@ -232,6 +236,7 @@ class _Keeper(BaseCallback):
         key = np.random.SeedSequence([self.record["seed"], self.num_timesteps])
         self.model.set_random_seed(int(key.generate_state(1)[0]))
         self.model._last_obs = self.training_env.reset()
+        self.model._last_episode_starts = np.ones(self.training_env.num_envs, bool)
 
     def keep(self, finished: bool = False) -> None:
         """Validate; write the model if it is the best so far, then the checkpoint and the record."""

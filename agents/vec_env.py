@@ -22,9 +22,10 @@ class SB3VecEnv(VecEnv):
 
     venv: the wrapped environment, on NumPy or torch; APG differentiates its step. Observations (n, d), rewards (n,)
     and dones (n,) are NumPy arrays in either case. The info of environment i holds ``objective``, ``feasible``,
-    ``cost`` and ``violation/<name>`` as Python numbers and, at the end of an episode, ``terminal_observation`` (a
-    view of the batch), ``TimeLimit.truncated`` and ``episode`` (return r, length l, seconds t, as Monitor writes).
-    The arrays of the last step, with the per-user ``terms``, stay in ``final_info``.
+    ``cost`` and ``violation/<name>`` as Python numbers, ``terminal_observation`` (a view of the batch),
+    ``TimeLimit.truncated`` and ``episode`` (return r, length l, seconds t, as Monitor writes) at the end of an episode,
+    and nothing before it. The arrays of the episodes that ended last, with the per-user ``terms``, stay in
+    ``final_info``.
     """
 
     def __init__(self, venv: gym.vector.VectorEnv[Any, Any, Any]) -> None:
@@ -70,9 +71,10 @@ class SB3VecEnv(VecEnv):
         """Observations (n, d), rewards (n,), dones (n,) as arrays of the backend; torch rewards keep their gradient."""
         observation, reward, terminated, truncated, info = self.venv.step(actions)
         done = terminated | truncated
-        self.final_info = info["final_info"]
         self._done, self._cut = to_numpy(done), to_numpy(truncated & ~terminated)
-        self._last_observation = info["final_obs"]
+        if self._done.any():
+            self.final_info = _ended(info["final_info"], self._done)
+            self._last_observation = info["final_obs"]
         self._returns = np.where(self._fresh, 0.0, self._returns) + to_numpy(reward)
         self._lengths = np.where(self._fresh, 0, self._lengths) + 1
         self._fresh = self._done
@@ -86,10 +88,14 @@ class SB3VecEnv(VecEnv):
         return [{"r": r, "l": length, "t": seconds} for r, length in pairs]
 
     def _infos(self) -> list[dict[str, Any]]:
+        infos: list[dict[str, Any]] = [{} for _ in range(self.num_envs)]
+        if not self._done.any():
+            return infos
         scalars = {name: to_numpy(x).tolist() for name, x in self.final_info.items() if name != PER_USER}
-        infos = [dict(zip(scalars, row, strict=True)) for row in zip(*scalars.values(), strict=True)]
+        rows = zip(*scalars.values(), strict=True)
         last, cut = to_numpy(self._last_observation), self._cut.tolist()
-        for i, episode in zip(np.flatnonzero(self._done).tolist(), self.finished_episodes(), strict=True):
+        for i, row, episode in zip(np.flatnonzero(self._done).tolist(), rows, self.finished_episodes(), strict=True):
+            infos[i] = dict(zip(scalars, row, strict=True))
             infos[i]["terminal_observation"] = last[i]
             infos[i]["TimeLimit.truncated"] = cut[i]
             infos[i]["episode"] = episode
@@ -127,6 +133,14 @@ class SB3VecEnv(VecEnv):
         if batched and len(value) == self.num_envs:
             return [value[i] for i in wanted]
         return [value] * len(wanted)
+
+
+def _ended(final_info: dict[str, Any], done: np.ndarray[Any, Any]) -> dict[str, Any]:
+    """The rows of the environments whose episode ended."""
+    if done.all():
+        return final_info
+    terms = {name: value[done] for name, value in final_info[PER_USER].items()}
+    return {name: terms if name == PER_USER else value[done] for name, value in final_info.items()}
 
 
 def make_vec_env(

@@ -16,6 +16,7 @@ IDS = {
     "SemCom/CRRA-v0": "semcom_gym.envs.crra.env:CRRA",
     "SemCom/CRRAUS-v0": "semcom_gym.envs.crra.env:CRRAUS",
     "SemCom/SFMA-v0": "semcom_gym.envs.sfma.env:SFMA",
+    "SemCom/SFMAPairing-v0": "semcom_gym.envs.sfma.pairing_env:SFMAPairing",
 }
 """Registered id -> entry point without its ``Env`` or ``VectorEnv`` ending."""
 

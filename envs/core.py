@@ -123,6 +123,10 @@ class AllocationEnv(Setup, gym.Env[Any, Any]):
             raise ValueError("action has a value that is not finite")
         outcome, reward = self.problem.play(self.params, self.instance, action[None], self.penalty)
         self.outcome = outcome
+        return self._observation.copy(), float(reward[0]), True, False, self._info(outcome)
+
+    def _info(self, outcome: Outcome) -> dict[str, Any]:
+        """The info of a decision from its outcome (n = 1)."""
         info: dict[str, Any] = {
             "objective": float(outcome.objective[0]),
             "feasible": bool(outcome.feasible[0]),
@@ -130,7 +134,7 @@ class AllocationEnv(Setup, gym.Env[Any, Any]):
             "terms": {name: value[0] for name, value in outcome.terms.items()},
         }
         info.update((f"violation/{name}", float(value[0])) for name, value in outcome.violation.items())
-        return self._observation.copy(), float(reward[0]), True, False, info
+        return info
 
     def render(self) -> np.ndarray[Any, Any] | None:
         """The cell and, after a step, the shares of each budget: an RGB array (H, W, 3)."""

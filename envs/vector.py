@@ -12,6 +12,7 @@ from gymnasium.vector.utils import batch_space
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, concatenate, is_torch, namespace
 from semcom_gym.envs.core import Setup
+from semcom_gym.envs.outcome import Outcome
 
 CHUNK = 2048  # instances built at a time: where NumPy's temporaries still fit the cache
 POOL = 65536  # instances drawn ahead, over all sub-environments
@@ -124,6 +125,12 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
             self._observation[which] = self._observations[rows]
         return self._observation
 
+    def _pin(self, instance: Any) -> Array:
+        """Make ``instance``, one per sub-environment, the current ones; the observations."""
+        self.instance = self._place(instance)
+        self._observation = self._place_array(self._observe(instance))
+        return self._observation
+
     # --- Gymnasium -----------------------------------------------------------------------------------------------
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -141,9 +148,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         pinned = self._pinned(options, self.num_envs)
         self._seed(seeds)
         if pinned is not None:
-            self.instance = self._place(pinned)
-            self._observation = self._place_array(self._observe(pinned))
-            return self._observation, {}
+            return self._pin(pinned), {}
         if mask is None or self.instance is None:
             return self._draw(), {}
         validate.array("options['reset_mask']", mask, (self.num_envs,))
@@ -164,13 +169,16 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
             raise gym.error.ResetNeeded("call reset() before step()")
         actions = self._check_actions(actions)
         outcome, reward = self.problem.play(self.params, self.instance, actions, self.penalty)
-        ended = self._ones()
-        final = {"objective": outcome.objective, "feasible": outcome.feasible, "cost": outcome.cost}
-        final |= {f"violation/{name}": value for name, value in outcome.violation.items()}
-        final["terms"] = outcome.terms
+        ended, final = self._ones(), self._final(outcome)
         info = {"final_obs": self._observation, "_final_obs": ended, "final_info": final, "_final_info": ended}
         observation = self._draw()
         return observation, reward, ended, ~ended, info
+
+    def _final(self, outcome: Outcome) -> dict[str, Any]:
+        """``final_info``: what the scalar environment's info holds, batched."""
+        final = {"objective": outcome.objective, "feasible": outcome.feasible, "cost": outcome.cost}
+        final |= {f"violation/{name}": value for name, value in outcome.violation.items()}
+        return final | {"terms": outcome.terms}
 
     def _ones(self) -> Array:
         return self._place_array(np.ones(self.num_envs, bool))

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, namespace, pick, to_numpy
+from semcom_gym.envs.arrays import Array, frozen, namespace, pick, to_numpy
 
 ENUMERATED_USERS = 14  # up to here all matchings are compared, level by level; above, a blossom algorithm
 BLOSSOM_SCALE = 2.0**40  # it wants integers
@@ -62,6 +62,7 @@ def best_matching(score: Array, users: int) -> Array:
 
     Exact: dynamic programming over the free users up to ``ENUMERATED_USERS``, rustworkx's blossom algorithm above.
     """
+    score = frozen(score)
     if users > ENUMERATED_USERS:
         return like(np.stack([_blossom(row, users) for row in to_numpy(score)]), score)
     xp = namespace(score)
