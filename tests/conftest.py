@@ -14,20 +14,21 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("semcom", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("semcom")
 
-IDS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0")
+IDS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0")  # one decision an episode
 PRESETS = {
     "SemCom/CRRA-v0": ("default", "paper", "hard", "general"),
     "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
+    "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned"),
 }
 
 
 @pytest.fixture(params=IDS)
 def env_id(request: pytest.FixtureRequest) -> str:
-    """Every registered id."""
+    """Every registered id with one decision an episode."""
     return str(request.param)
 
 
 @pytest.fixture(params=[(i, p) for i in IDS for p in PRESETS[i]], ids=lambda pair: f"{pair[0]}-{pair[1]}")
 def env_and_preset(request: pytest.FixtureRequest) -> tuple[str, str]:
-    """Every registered id with every preset it can be made with."""
+    """Every such id with every preset it can be made with."""
     return request.param  # type: ignore[no-any-return]

@@ -15,7 +15,11 @@ import numpy as np
 import semcom_gym  # noqa: F401  registers the ids
 
 GOLDEN = Path(__file__).parent / "golden" / "rollouts.json"
-PRESETS = ("default", "paper", "hard", "select", "general")
+PRESETS = {
+    "SemCom/CRRA-v0": ("default", "paper", "hard", "general"),  # the floors of select are too high to serve all
+    "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
+    "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned"),
+}
 SEED, EPISODES = 2024, 4
 
 
@@ -31,18 +35,19 @@ def rollout(name: str, preset: str) -> dict[str, Any]:
         _, reward, _, _, info = env.step(action)
         rewards.append(round(reward, 9))
         if k == 0:
-            shares = info["terms"]["bandwidth_hz"] / env.instance.bandwidth_hz[0]
+            bandwidth = info["terms"]["bandwidth_hz"]
             record = {
                 "observation": [round(float(x), 4) for x in observation],
-                "bandwidth_share": [round(float(x), 9) for x in shares],
+                "bandwidth_share": [round(float(x), 9) for x in bandwidth / bandwidth.sum()],
                 "ratio": [round(float(x), 9) for x in info["terms"]["ratio"]],
             }
+            if "pair" in info["terms"]:
+                record["pair"] = info["terms"]["pair"].tolist()
     return {"rewards": rewards, **record}
 
 
 def cases() -> list[tuple[str, str]]:
-    everything = [(i, p) for i in ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0") for p in PRESETS]
-    return [case for case in everything if case != ("SemCom/CRRA-v0", "select")]  # floors too high to serve all
+    return [(name, preset) for name, presets in PRESETS.items() for preset in presets]
 
 
 def test_golden_rollouts(env_and_preset: tuple[str, str]) -> None:
@@ -52,7 +57,8 @@ def test_golden_rollouts(env_and_preset: tuple[str, str]) -> None:
     np.testing.assert_allclose(got["observation"], expected["observation"], atol=2e-4, rtol=0)
     for key in ("bandwidth_share", "ratio"):
         np.testing.assert_allclose(got[key], expected[key], atol=2e-9, rtol=0)
-    assert max(expected["rewards"]) > 0.01, "a golden rollout must not be one of zeros"
+    assert got.get("pair") == expected.get("pair")
+    assert len(set(expected["rewards"])) == EPISODES, "a golden rollout must not be one of zeros"
 
 
 def test_every_case_is_in_the_file() -> None:

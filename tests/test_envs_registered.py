@@ -78,9 +78,10 @@ def test_wrapped_episodes_stay_in_the_spaces(env_id: str) -> None:
             assert observation in env.observation_space
             assert type(reward) is float
             assert (terminated, truncated) == (True, False)
-            assert info["feasible"] is True
-            assert info["cost"] <= 1e-6
-            assert reward == pytest.approx(info["objective"], abs=1e-6)
+            assert reward == pytest.approx(info["objective"] - env.unwrapped.penalty * info["cost"], abs=1e-6)
+            assert info["feasible"] is (max(v for k, v in info.items() if k.startswith("violation/")) <= 1e-6)
+            if env.unwrapped.problem.name == "crra":  # whose action map meets every constraint
+                assert info["feasible"]
 
 
 def test_info_contract(env_id: str) -> None:
@@ -92,7 +93,8 @@ def test_info_contract(env_id: str) -> None:
     assert violations == {f"violation/{k}" for k in env.unwrapped.outcome.violation}
     assert info["cost"] == pytest.approx(sum(info[key] for key in violations))
     users = env.unwrapped.params.num_users
-    assert {value.shape for value in info["terms"].values()} == {(users,)}
+    shapes = {"crra": {(users,)}, "sfma": {(users // 2,), (users // 2, 2), ()}}[env.unwrapped.problem.name]
+    assert {value.shape for value in info["terms"].values()} == shapes
 
 
 def test_pickle_continues_the_same_stream(env_id: str) -> None:
@@ -154,14 +156,16 @@ def test_pinned_instance(env_id: str) -> None:
 
 
 def test_overrides_reach_the_parameters(env_id: str) -> None:
-    env = gym.make(env_id, preset="paper", num_users=4, deadline_s=2e-3)
+    name = {"crra": "deadline_s", "sfma": "max_latency_s"}[gym.make(env_id).unwrapped.problem.name]
+    env = gym.make(env_id, preset="paper", num_users=4, **{name: 2e-3})
     assert env.unwrapped.params.num_users == 4
-    assert env.unwrapped.params.deadline_s == 2e-3
+    assert getattr(env.unwrapped.params, name) == 2e-3
     assert env.unwrapped.params.max_power_w == 1.0
-    layout = env.unwrapped.observation_layout
-    assert layout.users == 4
-    assert env.observation_space.shape == (4 * len(layout.user_features) + len(layout.global_features),)
-    assert env.action_space.shape == (4 * len(env.unwrapped.action_layout.blocks),)
+    seen, done = env.unwrapped.observation_layout, env.unwrapped.action_layout
+    assert seen.users == done.users == 4
+    of_pairs = 6 * len(seen.pair_features)  # four users are six pairs
+    assert env.observation_space.shape == (4 * len(seen.user_features) + of_pairs + len(seen.global_features),)
+    assert env.action_space.shape == (4 * len(done.blocks) + 6 * len(done.pair_blocks),)
 
 
 def test_penalty_prices_the_violation(env_id: str) -> None:
@@ -171,14 +175,17 @@ def test_penalty_prices_the_violation(env_id: str) -> None:
     for penalty in (1.0, 3.0):
         env = gym.make(env_id, penalty=penalty)
         problem, params = env.unwrapped.problem, env.unwrapped.params
+        selection = getattr(params, "selection", False)
         instance = problem.sample_split(params, "test", 1)
-        if not params.selection:  # with selection an empty cell is feasible whatever the budget
+        if problem.name == "sfma":
+            instance = dataclasses.replace(instance, gain=1e-3 * instance.gain)
+        elif not selection:  # with selection an empty cell is feasible whatever the budget
             instance = dataclasses.replace(instance, bandwidth_hz=np.array([1e4]))
         env.reset(options={"instance": instance})
         _, reward, _, _, info = env.step(np.full(env.action_space.shape, 0.5, np.float32))
         assert reward == pytest.approx(info["objective"] - penalty * info["cost"])
         rewards.append(reward)
-    assert (rewards[0] == rewards[1]) == params.selection
+    assert (rewards[0] == rewards[1]) == selection
 
 
 SPAWNED = """
@@ -244,6 +251,29 @@ def test_render_few_and_many_users_and_an_infeasible_decision(users: int) -> Non
         outcome = problem.evaluate(params, case, problem.decode(params, case, np.zeros((1, 3 * users))))
         pictures.append(render.frame(problem, params, case, outcome))
     assert (pictures[0] != pictures[1]).any()
+
+
+@pytest.mark.parametrize("users", [4, 40])
+def test_render_pairs(users: int) -> None:
+    pytest.importorskip("matplotlib")
+    import dataclasses
+
+    from semcom_gym.envs import render
+
+    problem = envs.problem("sfma")
+    params = problem.preset("loose", num_users=users)
+    instance = problem.sample_split(params, "test", 1)
+    action = np.full((1, problem.action_layout(params).size), 0.5)
+    action[:, : params.num_pairs] = instance.similarity
+    decision = problem.decode(params, instance, action)
+    partners = dataclasses.replace(decision, pair=decision.pair[:, ::-1].copy())
+    far = problem.decode(params, instance, -action)
+    pictures = [
+        render.frame(problem, params, instance, problem.evaluate(params, instance, x))
+        for x in (decision, partners, far)
+    ]
+    assert (pictures[0] != pictures[2]).any(), "another pairing is another picture"
+    assert (pictures[0] != pictures[1]).any(), "so is another share for the same pairs"
 
 
 def test_render_leaves_no_global_state() -> None:

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from gymnasium.vector import AutoresetMode
 
-from semcom_gym import envs
+
 from semcom_gym.envs.arrays import to_numpy
 
 TOLERANCE = {"float64": 1e-12, "float32": 1e-5}
+FEASIBLE_PRESET = {"SemCom/SFMA-v0": "loose"}  # where every action is feasible; elsewhere every preset
 BACKENDS = ["numpy", "torch"]
 
 
@@ -57,7 +58,7 @@ def test_parity_with_scalar_environments(
                 if key != "terms":
                     assert float(final[key][i]) == pytest.approx(float(value), abs=max(tolerance, 1e-12) * scale[i])
             for key, value in result[4]["terms"].items():
-                unit = value.max() if key in ("bandwidth_hz", "power_w") and value.any() else 1.0
+                unit = value.max() if value.any() and value.max() > 1.0 or key == "power_w" else 1.0
                 got = to_numpy(final["terms"][key][i]).astype(float)
                 np.testing.assert_allclose(got / unit, value / unit, atol=tolerance, rtol=0)
         expected = [env.reset()[0] for env in scalars]
@@ -156,7 +157,8 @@ def test_block_size_decides_nothing(env_id: str, depth: int) -> None:
 @pytest.mark.parametrize(("backend", "dtype"), list(itertools.product(BACKENDS, ["float32", "float64"])))
 def test_every_output_has_the_dtype_asked_for(env_and_preset: tuple[str, str], backend: str, dtype: str) -> None:
     name, preset = env_and_preset
-    vector = make(name, 4, backend, preset=preset, dtype=dtype, curves=("resnet_0db", "vgg_5db"))
+    curves = {"curves": ("resnet_0db", "vgg_5db")} if "CRRA" in name else {}
+    vector = make(name, 4, backend, preset=preset, dtype=dtype, **curves)
     observation, _ = vector.reset(seed=0)
     for _ in range(2):
         observation, reward, terminated, truncated, info = vector.step(np.full(vector.action_space.shape, 0.2))
@@ -167,7 +169,7 @@ def test_every_output_has_the_dtype_asked_for(env_and_preset: tuple[str, str], b
             assert to_numpy(value).dtype == np.bool_
         floats = {"reward": reward, **{k: v for k, v in final.items() if k not in ("feasible", "terms")}}
         for key, value in {**floats, **final["terms"]}.items():
-            assert to_numpy(value).dtype == np.dtype(dtype), key
+            assert to_numpy(value).dtype == (np.int64 if key == "pair" else np.dtype(dtype)), key
         for field in dataclasses.fields(vector.instance):
             value = to_numpy(getattr(vector.instance, field.name))
             assert value.dtype == (np.int64 if field.name == "curve" else np.dtype(dtype)), field.name
@@ -250,13 +252,14 @@ def test_torch_backend_stays_in_torch(env_id: str) -> None:
 
 
 def test_encode_of_a_batch(env_id: str) -> None:
-    vector = make(env_id, 5, dtype="float64")
+    kwargs = {"preset": FEASIBLE_PRESET[env_id]} if env_id in FEASIBLE_PRESET else {}
+    vector = make(env_id, 5, dtype="float64", **kwargs)
     vector.reset(seed=3)
     problem, params, instance = vector.problem, vector.params, vector.instance
     allocation = problem.decode(params, instance, actions_for(vector, 1)[0].astype(float))
     expected = problem.evaluate(params, instance, allocation).objective
     np.testing.assert_allclose(vector.step(vector.encode(allocation))[1], expected, rtol=1e-9, atol=1e-12)
-    scalar = gym.make(env_id)
+    scalar = gym.make(env_id, **kwargs)
     scalar.reset(options={"instance": instance[2]})
     action = scalar.unwrapped.encode(allocation[2])
     assert action.dtype == np.float64
@@ -264,8 +267,8 @@ def test_encode_of_a_batch(env_id: str) -> None:
 
 
 def test_split_streams_are_disjoint_and_prefixes(env_id: str) -> None:
-    params = gym.make(env_id).unwrapped.params
-    problem = envs.problem("crra")
+    env = gym.make(env_id).unwrapped
+    params, problem = env.params, env.problem
     splits = {name: problem.sample_split(params, name, 200) for name in ("train", "validation", "test")}
     gains = np.concatenate([batch.gain.ravel() for batch in splits.values()])
     assert len(np.unique(gains)) == gains.size, "no user of one split appears in another"
@@ -277,8 +280,8 @@ def test_split_streams_are_disjoint_and_prefixes(env_id: str) -> None:
 
 def test_sample_is_a_prefix_of_a_longer_sample(env_and_preset: tuple[str, str]) -> None:
     name, preset = env_and_preset
-    params = gym.make(name, preset=preset).unwrapped.params
-    problem = envs.problem("crra")
+    env = gym.make(name, preset=preset).unwrapped
+    params, problem = env.params, env.problem
     short, long = (problem.sample(params, np.random.default_rng(4), n) for n in (3, 50))
     pieces = np.random.default_rng(4)
     parts = [problem.sample(params, pieces, n) for n in (1, 2, 47)]

@@ -233,7 +233,7 @@ def _respond(params: Params, block: _Block, worth: Array, cost: Array) -> tuple[
 def _newton(
     params: Params, block: _Block, ratio: Array, low: Array, high: Array, price: tuple[Array, Array]
 ) -> Array:  # fmt: skip
-    """A root of (25) in [low, high], or the end that (24) rises to; where Newton's step strays, the bracket is halved."""
+    """A root of (25) in [low, high], or the end that (24) rises to; the bracket is halved where Newton strays."""
     for _ in range(NEWTON_STEPS):
         slope, curvature = lagrangian_derivatives(params, block.link, block.power_w, block.bandwidth_hz, ratio, price)
         low, high = np.where(slope > 0, ratio, low), np.where(slope > 0, high, ratio)

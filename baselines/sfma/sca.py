@@ -65,10 +65,6 @@ class Surrogate:
         x = self.snr * (power_w + self.product(power_w))[..., None]
         return bandwidth_hz[..., None] * np.log1p(x / bandwidth_hz[..., None])
 
-    def second(self, power_w: Array, bandwidth_hz: Array) -> Array:
-        """(33) less its part with N0 [nat/s], (1, K, 2)."""
-        return bandwidth_hz[..., None] * np.log1p(self.snr * (self.product(power_w) / bandwidth_hz)[..., None])
-
     def tangent(self, power_w: Array, bandwidth_hz: Array) -> Array:
         """The upper bound of (33) in (34) [nat/s], (1, K, 2)."""
         return self.per_hz * bandwidth_hz[..., None] + self.per_watt * self.product(power_w)[..., None]

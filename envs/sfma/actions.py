@@ -87,28 +87,32 @@ def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
     if broken[worst] > 1e-6:
         raise ValueError(f"cannot encode an allocation that breaks {worst!r} by {broken[worst]:.3g} of its limit")
     n, users = len(allocation), params.num_users
-    link = physics.links(params, instance, allocation.pair)
+    entries = group_entries(params, physics.links(params, instance, allocation.pair), allocation)
+    user = pairs.members(users)[allocation.pair].reshape(n, -1)
+    action = np.full((n, params.num_pairs + len(BLOCKS) * users), -1.0)
+    np.put_along_axis(action, allocation.pair, 1.0, -1)
+    for block, entry in enumerate(entries.swapaxes(0, 1)):
+        start = params.num_pairs + block * users
+        np.put_along_axis(action[:, start : start + users], user, np.repeat(entry, 2, axis=-1), -1)
+    return action
+
+
+def group_entries(params: Params, link: Links, allocation: Allocation, least_spare: float = 0.0) -> Array:
+    """The entries (n, 3, K) that :func:`allot` turns into ``allocation``, or into one near it that meets the floors.
+
+    least_spare: least bandwidth above its floor that a group gets, as a share of what it has.
+    """
     low = np.minimum(physics.distortion_floor(params, link) * (1.0 + limits.margin(link.snr)), 1.0)
     power = allocation.power_w * (params.max_power_w / total(allocation.power_w))[:, None]
     need = limits.bandwidth_floor(params, link, power, low)
     bandwidth = allocation.bandwidth_hz * (params.max_bandwidth_hz / total(allocation.bandwidth_hz))[:, None]
     left = at_least(params.max_bandwidth_hz - total(need), 0.0)
-    spare = at_least(bandwidth - need, 0.0)
+    spare = np.maximum(bandwidth - need, least_spare * bandwidth)
     bandwidth = need + left[:, None] * spare / at_least(total(spare), simplex.TINY)[:, None]
     high = limits.ratio_ceiling(link, power, bandwidth, low, np.ones_like(low))
-    room = high - low
-    entries = [
-        simplex.weight_to_action(power),
-        simplex.weight_to_action(spare),
-        np.clip(2.0 * (allocation.ratio - low) / np.where(room > 0, room, 1.0) - 1.0, -1.0, 1.0),
-    ]
-    user = pairs.members(users)[allocation.pair].reshape(n, -1)
-    action = np.full((n, params.num_pairs + len(BLOCKS) * users), -1.0)
-    np.put_along_axis(action, allocation.pair, 1.0, -1)
-    for block, entry in enumerate(entries):
-        start = params.num_pairs + block * users
-        np.put_along_axis(action[:, start : start + users], user, np.repeat(entry, 2, axis=-1), -1)
-    return action
+    room = np.where(high > low, high - low, 1.0)
+    ratio = np.clip(2.0 * (allocation.ratio - low) / room - 1.0, -1.0, 1.0)
+    return np.stack([simplex.weight_to_action(power), simplex.weight_to_action(spare), ratio], axis=1)
 
 
 def observe(params: Params, instance: Instance) -> Array:

@@ -130,9 +130,9 @@ def spare_energy(params: Params, link: Links, power_w: Array, bandwidth_hz: Arra
     if not _tracks_gradient(moved):
         return moved
     nearer = at_most(t + 1e-3, 1.0)
-    slope = frozen(total(spent(everyone, ratio + nearer[:, None] * (calm - ratio)))) - frozen(total(spent(everyone, moved)))
-    slope = slope / at_least(nearer - t, 1e-9)
     excess_now = total(spent(everyone, moved))
+    slope = frozen(total(spent(everyone, ratio + nearer[:, None] * (calm - ratio))) - excess_now)
+    slope = slope / at_least(nearer - t, 1e-9)
     shift = -(excess_now - frozen(excess_now)) / at_most(slope, -1e-9)
     return moved + xp.where((t > 0) & (t < 1), shift, xp.zeros_like(shift))[:, None] * frozen(calm - ratio)
 

@@ -179,11 +179,11 @@ class SFMAPairingEnv(PairingSetup, AllocationEnv):
         self.progress = Progress(self.params, self.instance)
         return self._seen(), info
 
-    def action_masks(self) -> np.ndarray[Any, Any]:
+    def action_masks(self) -> Array:
         """(M,) bool: the pairs that may be chosen now."""
         if self.instance is None:
             raise gym.error.ResetNeeded("call reset() before action_masks()")
-        return self.progress.allowed[0]
+        return self.progress.allowed[0].copy()
 
     def step(self, action: Any) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
         """Choose a pair. info of the last step: objective, feasible, cost, violation/<name>, terms."""
@@ -217,7 +217,7 @@ class SFMAPairingVectorEnv(PairingSetup, AllocationVectorEnv):
             raise ValueError(f"SFMAPairing solves on backend 'numpy' in 'float64', got {backend!r} and {dtype!r}")
         super().__init__(num_envs, preset, penalty=penalty, backend=backend, dtype=dtype, **kwargs)
 
-    def action_masks(self) -> np.ndarray[Any, Any]:
+    def action_masks(self) -> Array:
         """(num_envs, M) bool: the pairs that may be chosen now."""
         if self.instance is None:
             raise gym.error.ResetNeeded("call reset() before action_masks()")

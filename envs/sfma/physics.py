@@ -18,6 +18,7 @@ from semcom_gym.envs.sfma.instance import Instance, Params
 
 LN2 = 0.6931471805599453
 MBIT = 1e-6
+INTERFERENCE = ("rho_min", "rho_max", "power_slope", "ratio_slope", "offset")
 TINY_HZ = 1e-3
 TINY_W = 1e-12
 LONGEST = 1e3  # times the limit: a group without resources is late by this much, not infinitely
@@ -84,7 +85,7 @@ def links(params: Params, instance: Instance, pair: Array | None = None) -> Link
 
     spare = params.max_latency_s - pick(instance.encode_s, pair)[..., None] - of_users(instance.decode_s)
     return Links(
-        *(pick(getattr(instance, name), pair) for name in ("rho_min", "rho_max", "power_slope", "ratio_slope", "offset")),
+        *(pick(getattr(instance, name), pair) for name in INTERFERENCE),
         similarity=pick(instance.similarity, pair),
         snr=of_users(instance.gain) / (2.0 * params.noise_psd_w_hz),
         source_bit=of_users(instance.source_bit),

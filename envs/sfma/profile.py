@@ -19,9 +19,10 @@ PARAMETERS = (
 class Profile:
     """The tables of a curve, checked.
 
-    similarity (S,): knots; everything below is linear in between and constant outside. rho_min, rho_max, midpoint_power_w
-    [p0], midpoint_ratio [d0], steepness [st] (S,): of (10), with a = st w / p0, b = st (1 - w) / d0, d = -st and
-    power_share [w]. Each pair's values are multiplied by exp(parameter_spread * normal); rho stays within [0, 1].
+    similarity (S,): knots; everything below is linear in between and constant outside. rho_min, rho_max,
+    midpoint_power_w [p0], midpoint_ratio [d0], steepness [st] (S,): of (10), with a = st w / p0, b = st (1 - w) / d0,
+    d = -st and power_share [w]. Each pair's values are multiplied by exp(parameter_spread * normal); rho stays within
+    [0, 1].
     ratio_grid (L,), distortion (S, L): envelope of (17); a user's is multiplied by a level uniform in
     distortion_level, by ratio**-tilt with tilt uniform in +-distortion_tilt, and by exp(distortion_spread * normal).
     Raises ValueError, in one line, for tables that do not fit together, are out of range or not monotone.
@@ -57,8 +58,9 @@ class Profile:
         shapes = {**dict.fromkeys(INTERFERENCE, knots), "distortion": (*knots, *ratios), "distortion_level": (2,)}
         shapes |= dict.fromkeys(("power_share", "parameter_spread", "distortion_tilt", "distortion_spread"), ())
         for key, shape in {"similarity": knots[:1], "ratio_grid": ratios[:1], **shapes}.items():
-            if np.shape(getattr(self, key)) != shape:
-                raise ValueError(f"curve {self.name!r}: {key} must have shape {shape}, got {np.shape(getattr(self, key))}")
+            got = np.shape(getattr(self, key))
+            if got != shape:
+                raise ValueError(f"curve {self.name!r}: {key} must have shape {shape}, got {got}")
         if len(self.similarity) < 2 or len(self.ratio_grid) < 2:
             raise ValueError(f"curve {self.name!r}: similarity and ratio_grid need two knots or more")
 
@@ -80,7 +82,7 @@ class Profile:
             ) >= 0,
             "distortion must be positive": bool(np.all(self.distortion > 0)),
             "distortion must not rise with the ratio, at any tilt": bool(np.all(np.diff(flattest, axis=1) <= 1e-12)),
-            "distortion_level must be a pair 0 < low <= high": bool(0 < self.distortion_level[0] <= self.distortion_level[1]),
+            "distortion_level must be a pair 0 < low <= high": 0 < self.distortion_level[0] <= self.distortion_level[1],
         }  # fmt: skip
         for rule, holds in rules.items():
             if not holds:

@@ -13,11 +13,12 @@ import dataclasses
 import numpy as np
 
 from semcom_gym.envs.arrays import Array, concatenate, total
-from semcom_gym.envs.sfma import actions, physics
+from semcom_gym.envs.sfma import actions, physics, prices
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import LN2, MBIT, Allocation, Links
 
-SCREENING, ITERATIONS, FINALISTS = 6, 16, 4
+SCREENING, ITERATIONS, FINALISTS = 6, 16, 3
+PRICED = 64  # instances whose tables are held at once
 CHUNK = 512  # starts at a time: where NumPy's temporaries still fit the cache
 WINNERS = 5  # groups tried as the winner
 FIRST_WEIGHT, LAST_WEIGHT, WEIGHT_FALL = 1.0, 2e-5, 0.6  # of the barrier [Mbit/s]
@@ -25,7 +26,8 @@ INSIDE = (0.98, 0.998)  # starts keep this share of every limit, the second wher
 HALVINGS, SHORTER = 7, 0.4
 TO_THE_WALL = 0.95  # of the way to where a limit would be met, by its slope
 LEAST_CURVATURE = 1e-6
-EQUAL, LESS = (2.0 * (share / 4.0) ** 0.25 - 1.0 for share in (1.0, 0.25))  # entries of shares; 4 is the entry 1
+LEFT, WINNING_RATIO = 0.1, 0.5  # least share of the budgets and least ratio of the winner of a start
+LEAST_SPARE = 1e-3  # of its bandwidth that a group has above its floor in a start
 
 
 def allocate(params: Params, instance: Instance, pair: Array) -> Allocation:
@@ -33,26 +35,38 @@ def allocate(params: Params, instance: Instance, pair: Array) -> Allocation:
 
     Where no start is inside every limit, the allocation of a start, which may break one.
     """
-    return best_of(params, instance, pair[:, None])
+    parts = []
+    for low in range(0, len(pair), PRICED):
+        rows = slice(low, low + PRICED)
+        link = physics.links(params, instance[rows], pair[rows])
+        table = prices.tabulate(params, link)
+        modest = table.modest(prices.search(table, _all)[0])
+        parts.append(best_of(params, instance[rows], pair[rows][:, None], modest[:, None]))
+    return concatenate(parts)
 
 
-def best_of(params: Params, instance: Instance, pair: Array, finalists: int = FINALISTS) -> Allocation:
-    """The best allocation found for any of the pairings (n, C, K), with each group of a good channel as the winner.
+def _all(net: Array) -> Array:
+    """The choice of every pair, where the pairing is decided."""
+    return np.broadcast_to(np.arange(net.shape[1]), net.shape)
 
-    All starts climb a few steps; the ``finalists`` best of an instance climb on.
+
+def best_of(params: Params, instance: Instance, pair: Array, modest: Array) -> Allocation:
+    """The best allocation found for any of the pairings (n, C, K), with several groups in turn as the winner.
+
+    modest (n, C, K, 4): what each group holds if it is not (``prices.Table.modest``); the winner starts with the rest.
+    All starts climb a few steps; the best few of an instance climb on.
     """
     n, candidates, groups = pair.shape
     tried = min(WINNERS, groups)
-    rows = np.repeat(np.arange(n), candidates)
-    link = physics.links(params, instance[rows], pair.reshape(-1, groups))
-    potential = np.log(np.min(link.snr, axis=-1)) - 10.0 * link.rho_min
-    winner = np.argsort(-potential, axis=-1, kind="stable")[:, :tried].ravel()
-    link, pairing = link[np.repeat(np.arange(len(rows)), tried)], np.repeat(pair.reshape(-1, groups), tried, axis=0)
-    starts = [start(params, link, pairing, entries) for entries in _starts(winner, groups)]
-    every = np.arange(len(winner) * 2).reshape(2, n, -1).swapaxes(0, 1).reshape(n, -1)  # (n, starts of an instance)
-    link, found = concatenate([link, link]), concatenate(starts)
+    modest = modest.reshape(-1, groups, 4)
+    link = physics.links(params, instance[np.repeat(np.arange(n), candidates)], pair.reshape(-1, groups))
+    winner = _winners(params, link, modest, tried).ravel()
+    rows = np.repeat(np.arange(len(modest)), tried)
+    link = link[rows]
+    found = _start(params, link, pair.reshape(-1, groups)[rows], modest[rows], winner)
     found = improve(params, link, found, FIRST_WEIGHT, SCREENING)
-    rank = np.argsort(-_score(params, link, found).reshape(-1)[every], axis=-1, kind="stable")[:, :finalists]
+    every = np.arange(len(rows)).reshape(n, -1)
+    rank = np.argsort(-_score(params, link, found)[every], axis=-1, kind="stable")[:, :FINALISTS]
     last = np.take_along_axis(every, rank, -1)
     link, found = link[last.ravel()], found[last.ravel()]
     found = improve(params, link, found, FIRST_WEIGHT * WEIGHT_FALL**SCREENING, ITERATIONS)
@@ -60,25 +74,33 @@ def best_of(params: Params, instance: Instance, pair: Array, finalists: int = FI
     return found[np.argmax(score, axis=-1) + score.shape[1] * np.arange(n)]
 
 
-def _starts(winner: Array, groups: int) -> Array:
-    """Action entries (2, n, 3, K): the winner has more bandwidth than the rest, or more power and bandwidth."""
-    entries = np.zeros((2, len(winner), 3, groups))
-    entries[0, :, 0], entries[0, :, 1], entries[1, :, :2] = EQUAL, LESS, LESS
-    each = np.arange(len(winner))
-    entries[0, each, 1, winner] = EQUAL
-    entries[1, each, :2, winner] = 1.0
-    return entries
+def _winners(params: Params, link: Links, modest: Array, count: int) -> Array:
+    """(n, count) the groups that add most as the winner: the rate with what the others leave, less the modest one."""
+    left = np.maximum(1.0 - modest[..., 1:3].sum(axis=1, keepdims=True) + modest[..., 1:3], LEFT)
+    power, bandwidth = params.max_power_w * left[..., 0], params.max_bandwidth_hz * left[..., 1]
+    rate = total(physics.rates(link, power, bandwidth, np.maximum(modest[..., 3], WINNING_RATIO)))
+    return np.argsort(prices.SCALE * modest[..., 0] - MBIT * rate, axis=-1, kind="stable")[:, :count]
+
+
+def _start(params: Params, link: Links, pair: Array, modest: Array, winner: Array) -> Allocation:
+    """Allocations inside every limit where there are any: the winners (n,) hold what the others leave."""
+    share, each = modest[..., 1:3].copy(), np.arange(len(winner))
+    share[each, winner] = np.maximum(1.0 - share.sum(axis=1) + share[each, winner], LEFT)
+    ratio = modest[..., 3].copy()
+    ratio[each, winner] = np.maximum(ratio[each, winner], WINNING_RATIO)
+    wanted = Allocation(pair, params.max_power_w * share[..., 0], params.max_bandwidth_hz * share[..., 1], ratio)
+    return start(params, link, pair, actions.group_entries(params, link, wanted, LEAST_SPARE))
+
+
+def choose(rows: Array, new: Allocation, old: Allocation) -> Allocation:
+    """``new`` in some rows (n,), ``old`` in the others."""
+    return Allocation(*(np.where(rows[:, None], getattr(new, name), getattr(old, name)) for name in vars(old)))
 
 
 def _score(params: Params, link: Links, allocation: Allocation) -> Array:
     """(n,) the sum rate, or minus the worst excess of a limit."""
     state = _State(params, link, physics.distortion_floor(params, link), allocation)
     return np.where(state.worst >= 0, total(total(state.rate)), np.maximum(state.worst, -1e9))
-
-
-def choose(rows: Array, new: Allocation, old: Allocation) -> Allocation:
-    """``new`` in some rows (n,), ``old`` in the others."""
-    return Allocation(*(np.where(rows[:, None], getattr(new, name), getattr(old, name)) for name in vars(old)))
 
 
 def start(params: Params, link: Links, pair: Array, entries: Array) -> Allocation:
@@ -239,7 +261,7 @@ class _State:
         gradient = n1 / rate[..., None] - (bits / rate**2)[..., None] * r1
         mixed = n1[..., None] * r1[..., None, :]
         hessian = (2.0 * bits / rate**3)[..., None, None] * r1[..., None] * r1[..., None, :]
-        hessian -= (mixed + mixed.swapaxes(-1, -2)) / (rate**2)[..., None, None] + (bits / rate**2)[..., None, None] * r2
+        hessian -= (mixed + mixed.swapaxes(-1, -2) + bits[..., None, None] * r2) / (rate**2)[..., None, None]
         hessian[..., 0, 2] += source * unit / rate
         hessian[..., 2, 0] += source * unit / rate
         gradient[..., 2] -= params.energy_coefficient_j / a.ratio
