@@ -46,6 +46,11 @@ def largest(x: Array) -> Array:
     return x.max(-1) if isinstance(x, np.ndarray) else x.amax(-1)
 
 
+def larger(x: Array) -> Array:
+    """Maximum over a last axis of two (several times faster than a reduction over it)."""
+    return namespace(x).maximum(x[..., 0], x[..., 1])
+
+
 def at_least(x: Array, low: float) -> Array:
     """max(x, low), elementwise with a scalar (several times faster than NumPy's clip on small arrays)."""
     return np.maximum(x, low) if isinstance(x, np.ndarray) else namespace(x).clip(x, low, None)
@@ -59,7 +64,7 @@ def at_most(x: Array, high: float) -> Array:
 def pick(x: Array, index: Array) -> Array:
     """The entries of ``x`` at ``index`` along the last axis; the other axes are shared."""
     if isinstance(x, np.ndarray):
-        return np.take_along_axis(x, index, -1)
+        return x[np.arange(len(x))[:, None], index] if x.ndim == 2 else np.take_along_axis(x, index, -1)
     return sys.modules["torch"].gather(x, -1, index)
 
 

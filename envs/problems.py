@@ -51,6 +51,10 @@ class ActionLayout:
         return pairs * len(self.pair_blocks) + self.users * len(self.blocks)
 
 
+def _nothing_more_to_check(params: Any, allocation: Any) -> None:
+    """Of an allocation whose shapes, signs and finiteness say it all; a function, so that environments pickle."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Problem:
     """One paper's problem. ``params`` below is always an instance of ``Params``.
@@ -85,7 +89,7 @@ class Problem:
     pair_features: tuple[str, ...] = ()
     pair_blocks: tuple[str, ...] = ()
     signed: tuple[str, ...] = ()
-    check_allocation: Callable[[Any, Any], None] = lambda params, allocation: None
+    check_allocation: Callable[[Any, Any], None] = _nothing_more_to_check
 
     def preset(self, name: str, **overrides: Any) -> Any:
         """The parameters of a preset, with fields overridden.

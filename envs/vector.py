@@ -14,8 +14,8 @@ from semcom_gym.envs.arrays import Array, concatenate, is_torch, namespace
 from semcom_gym.envs.core import Setup
 from semcom_gym.envs.outcome import Outcome
 
-CHUNK = 2048  # instances built at a time: where NumPy's temporaries still fit the cache
-POOL = 65536  # instances drawn ahead, over all sub-environments
+CHUNK = 1 << 17  # uniform variates turned into instances at a time: where NumPy's temporaries still fit the cache
+POOL = 1 << 22  # uniform variates drawn ahead, over all sub-environments
 
 
 class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
@@ -58,7 +58,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         self._pool: Any = None
         self._lent = False
         self._rngs: list[np.random.Generator] = []
-        self._depth = max(4, min(256, POOL // num_envs))
+        self._depth = max(1, min(256, POOL // (num_envs * self.problem.uniforms_per_instance(self.params))))
 
     # --- instances -----------------------------------------------------------------------------------------------
     # The pool holds the next ``depth`` instances of every sub-environment, row ``slot * num_envs + index``. While all
@@ -69,7 +69,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         uniform = np.empty((len(which), self._depth, k))
         for row, index in enumerate(which):
             self._rngs[index].random(out=uniform[row])
-        per_chunk = max(1, CHUNK // len(which))
+        per_chunk = max(1, CHUNK // (k * len(which)))
         fresh, observations = [], []
         for slot in range(0, self._depth, per_chunk):
             block = self.problem.build(self.params, uniform[:, slot : slot + per_chunk].swapaxes(0, 1).reshape(-1, k))

@@ -28,17 +28,19 @@ def vector(**kwargs: Any) -> Any:
 
 
 def test_unknown_problem() -> None:
-    with raises(ValueError, "unknown problem 'cra'; valid: crra; did you mean 'crra'"):
+    with raises(ValueError, "unknown problem 'cra'; valid: crra, sfma; did you mean 'crra'"):
         envs.problem("cra")
 
 
 def test_unknown_preset(env_id: str) -> None:
-    with raises(ValueError, "unknown crra preset 'papr'; valid: .*default.*; did you mean 'paper'"):
+    problem = gym.make(env_id).unwrapped.problem.name
+    with raises(ValueError, f"unknown {problem} preset 'papr'; valid: .*default.*; did you mean 'paper'"):
         gym.make(env_id, preset="papr")
 
 
 def test_unknown_parameter(env_id: str) -> None:
-    with raises(TypeError, "crra parameters: unknown argument 'bandwith_hz'; valid: .*max_bandwidth_hz"):
+    problem = gym.make(env_id).unwrapped.problem.name
+    with raises(TypeError, f"{problem} parameters: unknown argument 'bandwith_hz'; valid: .*max_bandwidth_hz"):
         gym.make(env_id, bandwith_hz=1e6)
 
 
@@ -182,13 +184,13 @@ def test_bad_reset_options(env_id: str) -> None:
     env = gym.make(env_id).unwrapped
     with raises(TypeError, "reset options: unknown argument 'instances'; valid: instance, bound"):
         env.reset(options={"instances": 3})
-    with raises(TypeError, "instance must be a crra Instance, got int"):
+    with raises(TypeError, f"instance must be a {env.problem.name} Instance, got int"):
         env.reset(options={"instance": 3})
-    batch = CRRA.sample_split(env.params, "test", 2)
+    batch = env.problem.sample_split(env.params, "test", 2)
     with raises(ValueError, r"options\['instance'\] must hold 1 instance\(s\), got 2"):
         env.reset(options={"instance": batch})
-    small = CRRA.sample_split(dataclasses.replace(env.params, num_users=3), "test", 1)
-    with raises(ValueError, r"instance.distance_m must have shape \(1, 10\), got \(1, 3\)"):
+    small = env.problem.sample_split(dataclasses.replace(env.params, num_users=4), "test", 1)
+    with raises(ValueError, r"instance.distance_m must have shape \(1, 10\), got \(1, 4\)"):
         env.reset(options={"instance": small})
     bad = dataclasses.replace(batch[0], gain=np.full((1, 10), np.nan))
     with raises(ValueError, "instance.gain has a value that is not finite"):

@@ -23,12 +23,13 @@ import numpy as np
 import scipy.special
 
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, Batch, total
+from semcom_gym.envs.arrays import Array, Batch, largest, total
 from semcom_gym.envs.sfma import limits, physics
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, MBIT, Links
 
 GRID = 33
+COARSE, BOUNDARY_STEPS = 17, 6
 NEWTON_STEPS = 10
 NARROWEST = 1e-12  # bracket of the multiplier's place in [0, 1]
 
@@ -158,15 +159,41 @@ def _sample(params: Params, link: Links, power_w: Array, bandwidth_hz: Array, gr
     """The block and the distortion floors (n, K), at most 1."""
     floor = physics.distortion_floor(params, link)
     low = np.minimum(floor * (1.0 + limits.margin(power_w)), 1.0)
-    high = np.ones_like(low)
-    for _ in range(2):  # it takes a fixed number of steps down: from where it got to, once more
-        high = limits.ratio_ceiling(link, power_w, bandwidth_hz, low, high)
-    ratio = low[..., None] + (high - low)[..., None] * np.linspace(0.0, 1.0, grid)
-    ratio[..., -1] = high
     wide = link.map(lambda x: x[:, :, None])
-    rate, energy, in_time = _evaluate(params, wide, power_w[..., None], bandwidth_hz[..., None], ratio)
+
+    def sample(high: Array, points: int) -> tuple[Array, ...]:
+        ratio = low[..., None] + (high - low)[..., None] * np.linspace(0.0, 1.0, points)
+        ratio[..., -1] = high
+        return ratio, *_evaluate(params, wide, power_w[..., None], bandwidth_hz[..., None], ratio)
+
+    # first where the ratios end that meet the latency limit: between the last sample that does and the next
+    ratio, _, _, in_time = sample(np.ones_like(low), COARSE)
+    above = (COARSE - 1 - np.argmax(in_time[..., ::-1], axis=-1))[..., None] + np.array((0, 1))
+    left, right = np.moveaxis(np.take_along_axis(ratio, np.minimum(above, COARSE - 1), -1), -1, 0)
+    high = np.where(in_time.any(-1), _last_in_time(link, power_w, bandwidth_hz, left, right), 1.0)
+    ratio, rate, energy, in_time = sample(high, grid)
     allowed = in_time & (floor <= 1.0)[..., None]
     return _Block(power_w, bandwidth_hz, ratio, allowed, rate, energy, link), low
+
+
+def _last_in_time(link: Links, power_w: Array, bandwidth_hz: Array, low: Array, high: Array) -> Array:
+    """The ratio (n, K) between ``low``, which meets the latency limit, and ``high`` where it ends; ``high`` if nowhere.
+
+    Regula falsi (Illinois) closes in on it; near enough, the steps of ``ratio_ceiling`` end on its feasible side.
+    """
+
+    def late(ratio: Array) -> Array:
+        delay = physics.delays(link, physics.rates(link, power_w, bandwidth_hz, ratio), ratio)
+        return largest(delay / np.maximum(link.spare_s, 1e-30)) - 1.0
+
+    at_low, at_high = late(low), late(high)
+    for _ in range(BOUNDARY_STEPS):
+        ratio = low + (high - low) * np.clip(at_low / np.where(at_low < at_high, at_low - at_high, -np.inf), 0.0, 1.0)
+        value = late(ratio)
+        over = value > 0
+        at_low, at_high = np.where(over, 0.5 * at_low, value), np.where(over, value, 0.5 * at_high)
+        low, high = np.where(over, low, ratio), np.where(over, ratio, high)
+    return limits.ratio_ceiling(link, power_w, bandwidth_hz, low, high)
 
 
 def _search(

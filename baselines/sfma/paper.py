@@ -35,7 +35,7 @@ class Settings:
     """
 
     energy: str = "corrected"
-    iterations: int = 20
+    iterations: int = 50
     tolerance: float = 1e-4
     ratio_tolerance: float = 1e-6
     progress: bool = False
@@ -52,19 +52,18 @@ def solve(params: Params, instance: Instance, **options: Any) -> Solution:
 
     iterations: passes; trace: the accepted sum rate after each.
     """
-    return _batch(params, instance, _first(params, instance), True, _settings("paper", options))
+    return _batch(params, instance, None, _settings("paper", options))
 
 
 def solve_printed(params: Params, instance: Instance, **options: Any) -> Solution:
     """Algorithm 4 with (29c) as printed; other options as in :func:`solve`."""
     settings = dataclasses.replace(_settings("paper_printed", options, fixed="energy"), energy="printed")
-    return _batch(params, instance, _first(params, instance), True, settings)
+    return _batch(params, instance, None, settings)
 
 
 def solve_pairing(params: Params, instance: Instance, pair: Array, **options: Any) -> Solution:
     """Algorithm 4 without its pairing step, for the pairs (n, K), from :func:`heuristics.start`; as :func:`solve`."""
-    settings = _settings("solve_pairing", options)
-    return _batch(params, instance, heuristics.start(params, instance, pair), False, settings)
+    return _batch(params, instance, pair, _settings("solve_pairing", options))
 
 
 def continuous(
@@ -82,7 +81,7 @@ def continuous(
     """Algorithm 1, then Algorithm 2, for one instance with its pairs (1, K); None where Algorithm 1 is infeasible.
 
     power_w [W], bandwidth_hz [Hz]: (1, K), to start from. ratio: feasible ratios (1, K) to keep where Algorithm 1
-    finds none that are better; with them the result is never None.
+    finds none that are better; with them the result is never None. Raises ArithmeticError where the solver fails.
     """
     link = physics.links(params, instance, pair)
     found, feasible, _ = compression.optimise(params, link, power_w, bandwidth_hz, tolerance=ratio_tolerance)
@@ -91,8 +90,8 @@ def continuous(
         found = found if feasible[0] and new > old else ratio
     elif not feasible[0]:
         return None
-    power_w, bandwidth_hz, _ = sca.optimise(params, link, power_w, bandwidth_hz, found, energy=energy, tolerance=tolerance)
-    return Allocation(pair, power_w, bandwidth_hz, found)
+    shares = sca.optimise(params, link, power_w, bandwidth_hz, found, energy=energy, tolerance=tolerance)
+    return Allocation(pair, shares[0], shares[1], found)
 
 
 def _settings(method: str, options: dict[str, Any], fixed: str = "") -> Settings:
@@ -107,19 +106,22 @@ def _first(params: Params, instance: Instance) -> Allocation:
     return concatenate([(equal.allocation if equal.feasible[row] else other)[row] for row in range(len(instance))])
 
 
-def _batch(params: Params, instance: Instance, first: Allocation, repair: bool, settings: Settings) -> Solution:
+def _batch(params: Params, instance: Instance, pair: Array | None, settings: Settings) -> Solution:
+    """Every instance by itself, with the pairs (n, K), or with those that Algorithm 3 finds."""
     from tqdm import tqdm  # of the extra 'solvers', as cvxpy
 
     started = time.perf_counter()
     n = len(instance)
-    found, status, seconds, trace = [], [], np.empty(n), np.full((n, settings.iterations), np.nan)
+    first = _first(params, instance) if pair is None else heuristics.start(params, instance, pair)
+    seconds = np.full(n, (time.perf_counter() - started) / n)
+    found, status, trace = [], [], np.full((n, settings.iterations), np.nan)
     for row in tqdm(range(n), disable=not settings.progress, unit="instance"):
         begun = time.perf_counter()
-        allocation, values, why = _alternate(params, instance[row], first[row], repair, settings)
+        allocation, values, why = _alternate(params, instance[row], first[row], pair is None, settings)
         found.append(allocation)
         status.append(why)
         trace[row, : len(values)] = values
-        seconds[row] = time.perf_counter() - begun
+        seconds[row] += time.perf_counter() - begun
     done = np.isfinite(trace).sum(-1)
     chosen, trace = concatenate(found), trace[:, : done.max()]
     return package(
@@ -135,8 +137,8 @@ def _alternate(
     repair: whether Algorithm 3 looks for better pairs.
     """
 
-    def blocks(pair: Array, ratio: Array | None) -> tuple[Allocation | None, float]:
-        """Algorithms 1 and 2 from the current power and bandwidth; the sum rate is -inf where infeasible."""
+    def blocks(pair: Array, ratio: Array | None) -> tuple[Allocation, float] | None:
+        """Algorithms 1 and 2 from the current power and bandwidth, and the sum rate; None where infeasible."""
         found = continuous(
             params,
             instance,
@@ -148,21 +150,23 @@ def _alternate(
             tolerance=settings.tolerance,
             ratio_tolerance=settings.ratio_tolerance,
         )
-        return found, -np.inf if found is None else _value(params, instance, found)
+        return None if found is None else (found, _value(params, instance, found))
 
-    value, trace, prices = _value(params, instance, now), [], None
+    trace: list[float] = []
+    value, prices = _value(params, instance, now), None
     if value == -np.inf:
-        return now, [], "no feasible start"
+        return now, trace, "no feasible start"
     for _ in range(settings.iterations):
         before = value
-        refined, value = blocks(now.pair, now.ratio)
-        assert refined is not None  # as there were ratios to keep
-        now = refined
-        if repair:
-            pair, prices, _ = pairing.optimise(params, instance, now, prices=prices)
-            other, other_value = (None, -np.inf) if pair is None else blocks(pair, None)
-            if other is not None and other_value >= value:
-                now, value = other, other_value
+        try:
+            now, value = blocks(now.pair, now.ratio) or (now, value)
+            if repair:
+                pair, prices, _ = pairing.optimise(params, instance, now, prices=prices)
+                other = None if pair is None else blocks(pair, None)
+                if other is not None and other[1] >= value:
+                    now, value = other
+        except ArithmeticError as error:
+            return now, trace, f"stopped at the last accepted tuple: {error}"
         trace.append(value)
         if value - before < settings.tolerance * before:
             return now, trace, "ok"

@@ -34,6 +34,7 @@ SHRINK, GROW = 0.5, 2.0  # kappa_sh, kappa_ex
 TOLERANCE = 1e-4  # epsilon_pb
 SMALLEST = 1e-4  # of the first radius: below it nothing is left to gain
 STEPS = 60  # convex problems at most
+NEARLY = 1e-6  # relative
 
 
 Step = tuple[Array, Array]
@@ -110,7 +111,10 @@ class Program:
         self.problem = cp.Problem(cp.Maximize(cp.sum(rate)), constraints)
 
     def solve(self, **values: Array) -> Step | None:
-        """Power and bandwidth (K,), or None where there is no solution. All arguments (K,) or (2, K)."""
+        """Power and bandwidth (K,), or None where (35) is infeasible; all arguments (K,) or (2, K).
+
+        Raises ArithmeticError where Clarabel finds neither.
+        """
         cp = _cvxpy()
         for name, parameter in self.given.items():
             parameter.value = values[name]
@@ -119,9 +123,11 @@ class Program:
                 warnings.simplefilter("ignore")  # an inaccurate solution is judged by the true problem
                 self.problem.solve(solver=cp.CLARABEL)
         except cp.error.SolverError:
+            raise ArithmeticError("Clarabel failed") from None
+        if self.problem.status in (cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE):
             return None
-        if self.power.value is None or not np.isfinite(self.bandwidth.value).all():
-            return None
+        if self.power.value is None or not np.isfinite([self.power.value, self.bandwidth.value]).all():
+            raise ArithmeticError(f"Clarabel: {self.problem.status}")
         return self.power.value, self.bandwidth.value
 
 
@@ -167,9 +173,14 @@ def step(params: Params, link: Links, around: Surrogate, ratio: Array, radius: f
     )
     if found is None:
         return None
-    # the solver may exceed a budget by its tolerance
-    power, bandwidth = (np.maximum(x, 0.0)[None] * min(1.0, groups / float(x.sum())) for x in found)
+    power, bandwidth = (_use_up(np.maximum(x, 0.0)[None], groups) for x in found)
     return power * watt, bandwidth * hertz
+
+
+def _use_up(share: Array, budget: float) -> Array:
+    """The shares (1, K), scaled to the budget where only the solver's tolerance is between them."""
+    used = float(share.sum())
+    return share * (budget / used) if used > budget * (1.0 - NEARLY) else share
 
 
 def excess(params: Params, link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array) -> float:
@@ -197,7 +208,8 @@ def optimise(
 
     link: of the chosen pairs. power_w, bandwidth_hz, ratio: (1, K), meeting the constraints of (20). energy: of (29c),
     see the head of this file. tolerance: epsilon_pb. A candidate is accepted if it meets (20b)-(20e) and gains at
-    least ACCEPT of what (35) predicts (36).
+    least ACCEPT of what (35) predicts (36). Where (35) is infeasible, which the printed (29c) or MARGIN can make it,
+    the search ends. Raises ArithmeticError where the solver fails.
     """
     first = radius = RADIUS * params.max_power_w / params.num_groups
     rate = float(physics.rates(link, power_w, bandwidth_hz, ratio).sum())

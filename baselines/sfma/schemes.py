@@ -54,7 +54,7 @@ def blind(params: Params, instance: Instance, similarity: float = BLIND_SIMILARI
     profile = params.profile
 
     def factor(table: Array) -> Array:
-        return profile.at(table, np.array(similarity)) / profile.at(table, instance.similarity)
+        return profile.at(np.array(similarity), table)[0] / profile.at(instance.similarity, table)[0]
 
     steeper = factor(profile.steepness)
     rho_max = np.minimum(instance.rho_max * factor(profile.rho_max), 1.0)
@@ -98,7 +98,7 @@ def bpg_ldpc_qam(params: Params, instance: Instance, *, curve: str | None = None
 
     OMA is as in :func:`fdma`, NOMA as in :func:`deepjscc_noma` with perfect cancellation: bits can be decoded, and the
     strong user hears the weak user's signal at a higher SINR than the weak user itself. Each group takes whichever
-    gives more. Below the lowest threshold the rate is zero. curve: as of :func:`fdma`, in place of the standard's table.
+    gives more. Below the lowest threshold the rate is zero. curve: as of :func:`fdma`, in place of that table.
     """
     started = time.perf_counter()
     efficiency = adaptive_modulation if curve is None else _efficiency(curve)

@@ -160,7 +160,7 @@ def _counts(params: Params) -> tuple[int, int]:
     """How many uniform variates an instance takes in full, and how many to be split in three."""
     users, count = params.num_users, params.num_pairs
     small = FEATURES * (params.clusters + users) + 8 * count
-    return 9 * users, -(-small // 3)
+    return 9 * users, -(-small // channel.DIGITS)
 
 
 def uniforms_per_instance(params: Params) -> int:

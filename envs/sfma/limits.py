@@ -9,15 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from semcom_gym.envs.arrays import Array, at_least, at_most, frozen, largest, namespace, total
+from semcom_gym.envs.arrays import Array, at_least, at_most, frozen, larger, namespace, total
 from semcom_gym.envs.sfma import physics
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, TINY_HZ, TINY_W, Links
 
-FLOOR_STEPS = 7
-CEILING_STEPS = 7
-BUDGET_STEPS = 8
+MOST_STEPS = 12  # of Newton's method; most rows need four or five
+SEARCH_STEPS = 4  # of Newton's method while a budget is searched for
+LADDER = (0.25, 0.5, 0.75, 1.0)
+SECANTS = 2
 HOPELESS = 100.0  # times the budget: the floor of a group that no bandwidth can save
+
+
+def _settled(x: Array, last: Array) -> bool:
+    """Whether one more step of a quadratically convergent method reaches the precision of ``x`` everywhere."""
+    close = 0.1 * float(namespace(x).finfo(x.dtype).eps) ** 0.5
+    return bool((abs(x - last) <= close * x).all())
 
 
 def margin(x: Array) -> float:
@@ -25,10 +32,11 @@ def margin(x: Array) -> float:
     return 64.0 * float(namespace(x).finfo(x.dtype).eps)
 
 
-def bandwidth_floor(params: Params, link: Links, power_w: Array, ratio: Array) -> Array:
+def bandwidth_floor(params: Params, link: Links, power_w: Array, ratio: Array, steps: int = MOST_STEPS) -> Array:
     """Least bandwidth [Hz] at which both users of a pair meet the latency limit (28), (n, P); at most 100 Bmax.
 
-    Rate is concave and increasing in bandwidth, so Newton's steps from below stay below and converge.
+    Rate is concave and increasing in bandwidth, so Newton's steps from below stay below and converge; after
+    at most ``steps`` of them the answer is what it is.
     """
     xp = namespace(power_w)
     cap = HOPELESS * params.max_bandwidth_hz
@@ -39,14 +47,16 @@ def bandwidth_floor(params: Params, link: Links, power_w: Array, ratio: Array) -
     def step(b: Array, needed: Array, rho: Array, noise: Array) -> Array:
         x = rho + noise * b
         log = xp.log1p(1.0 / x)
-        slope = log - noise * b / (x * (1.0 + x))
+        slope = xp.maximum(log - noise * b / (x * (1.0 + x)), 1e-3 * log)  # smaller where no bandwidth can save it
         return at_most(b + (needed - b * log) / frozen(slope), cap)
 
     plain = frozen(needed), frozen(rho), frozen(noise)
     b = at_most(plain[0] / xp.log1p(1.0 / plain[1]), cap)
-    for _ in range(FLOOR_STEPS):
-        b = step(b, *plain)
-    return at_least(largest(step(b, needed, rho, noise)), TINY_HZ)
+    for _ in range(steps):
+        last, b = b, step(b, *plain)
+        if _settled(b, last):
+            break
+    return at_least(larger(step(b, needed, rho, noise)), TINY_HZ)
 
 
 def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array, start: Array) -> Array:
@@ -76,8 +86,10 @@ def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array
     plain = link.map(frozen), frozen(power_w), frozen(noise), frozen(scale), frozen(span)
     top = frozen(start)
     delta = top
-    for _ in range(CEILING_STEPS):
-        delta = xp.minimum(xp.maximum(step(delta, *plain), frozen(floor)), top)
+    for _ in range(MOST_STEPS):
+        last, delta = delta, xp.minimum(xp.maximum(step(delta, *plain), frozen(floor)), top)
+        if _settled(delta, last):
+            break
     free = (delta > frozen(floor)) & (delta < top)
     moved = xp.minimum(xp.maximum(step(delta, link, power_w, noise, scale, span), floor), top)
     return xp.where(free, moved, xp.where(delta < top, floor, start))
@@ -90,7 +102,7 @@ def share_power(params: Params, link: Links, power_w: Array, floor: Array) -> tu
 
     def excess(rows: Any, t: Array) -> Array:
         moved = frozen(power_w)[rows] * (1.0 - t[:, None]) + t[:, None] * (params.max_power_w / params.num_groups)
-        floors = bandwidth_floor(params, link[rows].map(frozen), moved, frozen(floor)[rows])
+        floors = bandwidth_floor(params, link[rows].map(frozen), moved, frozen(floor)[rows], SEARCH_STEPS)
         return at_most(total(floors), 3.0 * limit) / limit - 1.0
 
     t = least_move(frozen(total(need)) / limit - 1.0, excess)
@@ -142,28 +154,36 @@ def _tracks_gradient(x: Array) -> bool:
 
 
 def least_move(start: Array, excess: Callable[[Any, Array], Array]) -> Array | None:
-    """(n,) the least t in [0, 1] found with excess(t) <= 0, 0 where ``start`` already is, 1 where none is found.
+    """(n,) about the least t in [0, 1] with excess(t) <= 0, 0 where ``start`` already is, 1 where none is found.
 
-    excess(rows, t): relative excess of some instances at t. Returns None if no instance needs to move. The secant
-    steps keep a bracket (Illinois); the end that meets the limit is returned.
+    excess(rows, t): relative excess of the instances ``rows`` (an index array, which may repeat) at t. Returns None if
+    no instance needs to move. The first rung of a ladder that meets the limit, then secant steps below it; the end of
+    the bracket that meets the limit is returned.
     """
     xp = namespace(start)
     over = start > 0
     if not bool(over.any()):
         return None
     rows = xp.nonzero(over)[0]
-    low, high = xp.zeros_like(start[rows]), xp.ones_like(start[rows])
-    at_low, at_high = start[rows], excess(rows, high)
-    curable = at_high <= 0
-    for _ in range(BUDGET_STEPS):
+    n = rows.shape[0]
+    rungs = xp.asarray(LADDER, dtype=start.dtype, device=start.device)
+    each = excess(xp.concat([rows] * len(LADDER)), xp.reshape(xp.broadcast_to(rungs[:, None], (len(LADDER), n)), (-1,)))
+    values = xp.concat([start[rows][None], xp.reshape(each, (len(LADDER), n))])
+    meets = values <= 0
+    rung = at_least(xp.argmax(xp.astype(meets, start.dtype), axis=0), 1)
+    cured = xp.any(meets, axis=0)
+    index = xp.arange(n, device=start.device)
+    ends = xp.concat([xp.zeros_like(rungs[:1]), rungs])
+    low, high = ends[rung - 1], ends[rung]
+    at_low, at_high = values[rung - 1, index], values[rung, index]
+    for _ in range(SECANTS):
         share = at_low / at_least(at_low - at_high, 1e-30)
-        # from the far side of the root, so that the end that meets the limit comes close
-        t = low + (high - low) * at_most(1.02 * share + 1e-4, 1.0)
+        # a little beyond the root, so that the end that meets the limit comes close
+        t = low + (high - low) * at_most(1.05 * share + 1e-3, 1.0)
         value = excess(rows, t)
-        meets = value <= 0
-        at_high = xp.where(meets, value, 0.5 * at_high)
-        at_low = xp.where(meets, 0.5 * at_low, value)
-        low, high = xp.where(meets, low, t), xp.where(meets, t, high)
+        better = value <= 0
+        low, at_low = xp.where(better, low, t), xp.where(better, at_low, value)
+        high, at_high = xp.where(better, t, high), xp.where(better, value, at_high)
     found = xp.zeros_like(start)
-    found[rows] = xp.where(curable, high, xp.ones_like(high))
+    found[rows] = xp.where(cured, high, xp.ones_like(high))
     return found

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, Batch, at_least, largest, namespace, pick, to_numpy, total
+from semcom_gym.envs.arrays import Array, Batch, at_least, larger, largest, namespace, pick, to_numpy, total
 from semcom_gym.envs.outcome import Outcome
 from semcom_gym.envs.sfma import pairs as pairing
 from semcom_gym.envs.sfma.instance import Instance, Params
@@ -19,8 +19,8 @@ from semcom_gym.envs.sfma.instance import Instance, Params
 LN2 = 0.6931471805599453
 MBIT = 1e-6
 INTERFERENCE = ("rho_min", "rho_max", "power_slope", "ratio_slope", "offset")
-TINY_HZ = 1e-3
-TINY_W = 1e-12
+TINY_HZ = 1.0
+TINY_W = 1e-6
 LONGEST = 1e3  # times the limit: a group without resources is late by this much, not infinitely
 
 
@@ -123,7 +123,7 @@ def delays(link: Links, rate: Array, ratio: Array) -> Array:
 
 def energy(params: Params, power_w: Array, delay: Array, ratio: Array) -> Array:
     """Energy E_k [J] (16), (n, P)."""
-    return power_w * largest(delay) - params.energy_coefficient_j * namespace(ratio).log(ratio)
+    return power_w * larger(delay) - params.energy_coefficient_j * namespace(ratio).log(ratio)
 
 
 def rate_floor(link: Links, ratio: Array) -> Array:
@@ -139,7 +139,7 @@ def distortion_knots(params: Params, link: Links) -> Array:
     xp = namespace(link.level)
     profile = params.profile
     log_grid = xp.asarray(np.log(profile.ratio_grid), dtype=link.level.dtype, device=link.level.device)
-    table = profile.at(profile.distortion, link.similarity)[:, :, None, :]
+    table = profile.at(link.similarity, "distortion")[0][:, :, None, :]
     return link.level[..., None] * table * xp.exp(-link.tilt[..., None] * log_grid)
 
 
@@ -169,22 +169,22 @@ def distortion_floor(params: Params, link: Links) -> Array:
     share = (high - params.max_distortion) / xp.where(fall > 0, fall, xp.ones_like(fall))
     floor = grid[right - 1] + (grid[right] - grid[right - 1]) * share
     floor = xp.where(above == 0, xp.full_like(floor, params.min_ratio), floor)
-    floor = largest(xp.where(above > last, xp.full_like(floor, float("inf")), floor))
+    floor = larger(xp.where(above > last, xp.full_like(floor, float("inf")), floor))
     return at_least(floor, params.min_ratio)
 
 
 def least_distortion(params: Params, instance: Instance) -> Array:
     """D_u,ij(1), the least distortion (17) of both users of every candidate pair, (n, M, 2)."""
-    table = params.profile.at(params.profile.distortion[:, -1], instance.similarity)
+    table = params.profile.at(instance.similarity, "least_distortion")[0]
     return instance.distortion_level * table[..., None]
 
 
 def feasible_pairs(params: Params, instance: Instance) -> Array:
     """The edge set E_f (21) as a mask (n, M): some ratio meets both distortion limits, coding leaves time to send."""
     user = pairing.like(pairing.members(params.num_users), instance.gain)
-    decode = largest(instance.decode_s[:, user])
+    decode = larger(instance.decode_s[:, user])
     in_time = instance.encode_s + decode < params.max_latency_s
-    return in_time & (largest(least_distortion(params, instance)) <= params.max_distortion)
+    return in_time & (larger(least_distortion(params, instance)) <= params.max_distortion)
 
 
 def evaluate(params: Params, instance: Instance, allocation: Allocation) -> Outcome:
@@ -196,14 +196,14 @@ def evaluate(params: Params, instance: Instance, allocation: Allocation) -> Outc
     delay = delays(link, rate, ratio)
     spent = energy(params, p, delay, ratio)
     quality = distortion(params, link, ratio)
-    late = largest(delay - link.spare_s) * (1.0 / params.max_latency_s)  # T / Tmax - 1, by (15) and (27)
+    late = larger(delay - link.spare_s) * (1.0 / params.max_latency_s)  # T / Tmax - 1, by (15) and (27)
     users = pairing.uses(allocation.pair, params.num_users)
     uneven = xp.sum(xp.astype(users != 1, p.dtype), axis=-1) / params.num_users
     outside = xp.maximum(params.min_ratio - ratio, ratio - 1.0)
     return Outcome(
-        objective=MBIT * total(total(rate)),
+        objective=MBIT * total(rate[..., 0] + rate[..., 1]),
         violation={
-            "distortion": at_least(largest(largest(quality)) / params.max_distortion - 1.0, 0.0),  # (20a)
+            "distortion": at_least(largest(larger(quality)) / params.max_distortion - 1.0, 0.0),  # (20a)
             "latency": _capped(largest(late)),  # (20b)
             "energy": _capped(total(spent) / params.max_energy_j - 1.0),  # (20c)
             "power": at_least(total(p) / params.max_power_w - 1.0, 0.0),  # (20d)
@@ -236,6 +236,6 @@ def _terms(
         "rate_mbit_s": MBIT * rate,
         "delay_s": delay,
         "distortion": quality,
-        "min_rate_mbit_s": -MBIT * largest(largest(-rate)),
-        "images_per_s": total(total(images)),
+        "min_rate_mbit_s": -MBIT * largest(larger(-rate)),
+        "images_per_s": total(images[..., 0] + images[..., 1]),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,26 +89,37 @@ class Profile:
             if not holds:
                 raise ValueError(f"curve {self.name!r}: {rule}")
 
-    def at(self, table: Array, similarity: Array) -> Array:
-        """Linear interpolation of a table (S,) or (S, L) at similarities (...): (...) or (..., L)."""
+    @functools.cached_property
+    def _lines(self) -> dict[str, list[np.ndarray[Any, Any]]]:
+        """Per table: its first row, and by how much its slope changes at each knot but the last."""
+        tables = {key: getattr(self, key) for key in (*INTERFERENCE, "distortion")}
+        tables["least_distortion"] = self.distortion[:, -1]
+        lines = {}
+        for key, table in tables.items():
+            slope = np.diff(table, axis=0) / np.diff(self.similarity).reshape(-1, *[1] * (table.ndim - 1))
+            lines[key] = [table[0], *np.diff(slope, axis=0, prepend=np.zeros_like(slope[:1]))]
+        return lines
+
+    def at(self, similarity: Array, *keys: str) -> list[Array]:
+        """Tables at similarities (...): each (...), ``distortion`` (..., L), ``least_distortion`` that of ratio 1."""
         xp = namespace(similarity)
-        slope = np.diff(table, axis=0) / np.diff(self.similarity).reshape(-1, *[1] * (table.ndim - 1))
-        bends = np.diff(slope, axis=0, prepend=np.zeros_like(slope[:1]))
         x = at_most(at_least(similarity, float(self.similarity[0])), float(self.similarity[-1]))
-        x = x[..., None] if table.ndim == 2 else x
-        rows = [xp.asarray(row, dtype=x.dtype, device=x.device) for row in (table[0], *bends)]
-        value = rows[0]
-        for knot, bend in zip(self.similarity[:-1].tolist(), rows[1:], strict=True):
-            value = value + bend * at_least(x - knot, 0.0)
-        return value
+        past = [at_least(x - knot, 0.0) for knot in self.similarity[:-1].tolist()]
+        found = []
+        for key in keys:
+            value, *bends = (xp.asarray(row, dtype=x.dtype, device=x.device) for row in self._lines[key])
+            for distance, bend in zip(past, bends, strict=True):
+                value = value + bend * (distance[..., None] if key == "distortion" else distance)
+            found.append(value)
+        return found
 
     def interference(self, similarity: Array, factor: Array) -> dict[str, Array]:
         """The parameters of (10) at similarities (...), by their names in an Instance.
 
         factor (5, ...): each pair's own factors, in the order of ``INTERFERENCE``.
         """
-        values = [self.at(getattr(self, key), similarity) * own for key, own in zip(INTERFERENCE, factor, strict=True)]
-        rho_min, rho_max, power, ratio, steepness = values
+        tables = self.at(similarity, *INTERFERENCE)
+        rho_min, rho_max, power, ratio, steepness = (table * own for table, own in zip(tables, factor, strict=True))
         rho_max = np.minimum(rho_max, 1.0)
         return {
             "rho_min": np.minimum(rho_min, rho_max),
