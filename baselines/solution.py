@@ -57,12 +57,15 @@ class Method:
     """A registered solver: ``run(params, instance, **options)`` returns a :class:`Solution`.
 
     summary: one line of what it is. source: its place in the paper. needs: module of an optional extra, if any.
+    transceiver: another transceiver that it stands for, if any. Its objective is then that one's own rate, which no
+    bound of the problem covers; its allocation is None, or does not have that objective in the problem.
     """
 
     run: Callable[..., Solution]
     summary: str
     source: str
     needs: str | None = None
+    transceiver: str | None = None
 
 
 def package(problem: str, params: Any, instance: Any, allocation: Any, started: float, **fields: Any) -> Solution:
@@ -93,6 +96,13 @@ def package(problem: str, params: Any, instance: Any, allocation: Any, started: 
 def methods(problem: str) -> dict[str, str]:
     """The methods of a problem: name -> one line of what it is and its place in the paper."""
     return {name: f"{m.summary} ({m.source})" for name, m in _room(problem).METHODS.items()}
+
+
+def transceiver(problem: str, method: str) -> str | None:
+    """The other transceiver that a method stands for, or None. Raises ValueError for an unknown method."""
+    table: Mapping[str, Method] = _room(problem).METHODS
+    validate.choice(f"{problem} method", method, table)
+    return table[method].transceiver
 
 
 def anchor(problem: str) -> str:

@@ -28,7 +28,9 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     bench.add_argument("--env", nargs="+", default=list(envs.IDS), metavar="ID", help="environments (default: all)")
     bench.add_argument("--preset", nargs="+", help="presets (default: each environment's own)")
-    bench.add_argument("--method", nargs="*", help="solvers; none with no name behind it (default: all)")
+    bench.add_argument(
+        "--method", nargs="*", help="solvers; none with no name behind it (default: all but other transceivers)"
+    )
     bench.add_argument(
         "--agent", nargs="*",
         help="agents: apg (shipped), FOLDER of a training run, NAME=FOLDER,FOLDER for several training seeds "
@@ -36,7 +38,10 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     instances(bench, 100)
     bench.add_argument("--device", default="cpu", help="where agents run: cpu, cuda (default: %(default)s)")
-    bench.add_argument("--refine", type=int, default=0, metavar="STEPS", help="also score agents after gradient steps")
+    bench.add_argument(
+        "--refine", type=int, default=0, metavar="STEPS",
+        help="also score agents after gradient steps, where their actions are continuous",
+    )  # fmt: skip
     bench.add_argument("--prove", action="store_true", help="prove and write the bounds that ship with the package")
     bench.add_argument("--out", default="results/benchmark", help="folder of results (default: %(default)s)")
     _cells(bench)
@@ -107,11 +112,14 @@ def _solvers(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
     from semcom_gym.benchmarks import competitors
 
     if args.method is not None:
+        chosen = [competitors.solver(task.problem.name, name) for name in args.method]
         for name in args.method:
             protocol.check_method(task, name)
-        return [competitors.solver(task.problem.name, name) for name in args.method]
+        return chosen
     names = []
     for name in baselines.methods(task.problem.name):
+        if baselines.solution.transceiver(task.problem.name, name) is not None:
+            continue
         try:
             with user_input():
                 protocol.check_method(task, name)
@@ -134,7 +142,7 @@ def _agents(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
         except ModuleNotFoundError as error:
             print(f"left out on {task.label}: {error}", file=sys.stderr)
             return []
-    steps = [0, args.refine] if args.refine else [0]
+    steps = [0, args.refine] if args.refine and not task.stepwise else [0]
     return [competitors.agent(task, spec, args.device, refine) for spec in specs for refine in steps]
 
 

@@ -40,7 +40,10 @@ def add_to(commands: Any) -> None:
         "After Ctrl-C, the same command with --resume goes on from the last checkpoint.",
     )  # fmt: skip
     train.add_argument("--env", required=True, help="environment id, as listed by: semcom-gym envs")
-    train.add_argument("--algo", default="apg", help="apg, ppo, a2c, sac, tqc or td3 (default: %(default)s)")
+    train.add_argument(
+        "--algo", default="apg",
+        help="apg, ppo, a2c, sac, tqc or td3; for actions that are choices, maskable_ppo (default: %(default)s)",
+    )  # fmt: skip
     train.add_argument("--preset", help="parameters of the environment (default: the id's own)")
     train.add_argument("--timesteps", type=int, help="decisions to train on (default: that of the algorithm)")
     train.add_argument("--num-envs", type=int, help="environments at once (default: that of the algorithm)")
@@ -69,7 +72,9 @@ def _list() -> dict[str, Any]:
             "default_preset": envs.default_preset(env_id),
             "observation": list(env.single_observation_space.shape),
             "action": list(env.single_action_space.shape),
+            "choices": int(env.single_action_space.n) if protocol.is_stepwise(env) else None,
             "action_blocks": list(env.action_layout.blocks),
+            "pair_blocks": list(env.action_layout.pair_blocks),
         }
     rooms = {
         name: {
@@ -78,6 +83,7 @@ def _list() -> dict[str, Any]:
             "maximise": problem.maximise,
             "presets": sorted(problem.PRESETS),
             "methods": baselines.methods(name),
+            "transceivers": _transceivers(name),
             "anchor": baselines.anchor(name),
         }
         for name, problem in problems.items()
@@ -85,10 +91,16 @@ def _list() -> dict[str, Any]:
     return {"environments": ids, "problems": rooms}
 
 
+def _transceivers(problem: str) -> dict[str, str]:
+    """The methods that stand for another transceiver -> which one."""
+    found = {name: baselines.solution.transceiver(problem, name) for name in baselines.methods(problem)}
+    return {name: other for name, other in found.items() if other is not None}
+
+
 def _show_list(found: dict[str, Any]) -> str:
     rows = [
-        [env_id, entry["default_preset"], str(entry["observation"][0]), str(entry["action"][0]),
-         ", ".join(entry["action_blocks"])]
+        [env_id, entry["default_preset"], str(entry["observation"][0]), _size(entry),
+         ", ".join([*(f"{block} of pairs" for block in entry["pair_blocks"]), *entry["action_blocks"]])]
         for env_id, entry in found["environments"].items()
     ]  # fmt: skip
     parts = [table.aligned(["id", "preset", "observation", "action", "blocks of the action"], rows, left=(0, 1, 4))]
@@ -96,13 +108,20 @@ def _show_list(found: dict[str, Any]) -> str:
         width = max(map(len, room["methods"]))
         goal = "maximise" if room["maximise"] else "minimise"
         lines = [f"{name}: {room['paper']}", f"  {goal} {room['objective']}"]
+        others = room["transceivers"]
         lines += [
             f"  presets: {', '.join(room['presets'])}",
             "  methods:",
-            *(f"    {method:<{width}}  {what}" for method, what in room["methods"].items()),
+            *(f"  {'*' if name in others else ' '} {name:<{width}}  {what}" for name, what in room["methods"].items()),
         ]
+        lines += ["  * another transceiver: its objective is its own rate, not scored by benchmark"] if others else []
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
+
+
+def _size(entry: dict[str, Any]) -> str:
+    """How large an action is: its entries, or of how many one is chosen."""
+    return f"1 of {entry['choices']}" if entry["choices"] else str(entry["action"][0])
 
 
 # --- solve ---------------------------------------------------------------------------------------------------------
@@ -134,27 +153,30 @@ def _run_solve(task: protocol.Task, instance: Any, args: argparse.Namespace) -> 
     source = f"seed {args.seed}" if args.seed is not None else f"{args.split} split"
     return {
         "env": task.env_id, "preset": task.preset, "method": args.method, "instances": source, "seconds": seconds,
+        "transceiver": baselines.solution.transceiver(task.problem.name, args.method),
         "objective": found.objective, "feasible": found.feasible, "seconds_per_decision": found.seconds,
         "iterations": found.iterations, "status": found.status,
+        "terms": protocol.totals(task.problem, task.params, instance, args.method, found),
     }  # fmt: skip
 
 
 def _show_solution(found: dict[str, Any]) -> str:
     feasible = np.asarray(found["feasible"])
+    terms = found["terms"]
     rows = [
-        [str(i), f"{value:.6g}", "yes" if ok else "no", str(int(count)), f"{1e3 * seconds:.3g}", status]
-        for i, (value, ok, count, seconds, status) in enumerate(
-            zip(found["objective"], feasible, found["iterations"], found["seconds_per_decision"], found["status"],
-                strict=True)
-        )
+        [str(i), f"{found['objective'][i]:.6g}", *(f"{value[i]:.4g}" for value in terms.values()),
+         "yes" if feasible[i] else "no", str(int(found["iterations"][i])),
+         f"{1e3 * found['seconds_per_decision'][i]:.3g}", found["status"][i]]
+        for i in range(len(feasible))
     ]  # fmt: skip
     mean = np.mean(np.asarray(found["objective"])[feasible]) if feasible.any() else float("nan")
-    header = ["instance", "objective", "feasible", "iterations", "ms", "status"]
+    header = ["instance", "objective", *terms, "feasible", "iterations", "ms", "status"]
+    other = f"; the objective is the rate of another transceiver, {found['transceiver']}"
     return (
-        f"{table.aligned(header, rows, left=(5,))}\n\n"
+        f"{table.aligned(header, rows, left=(len(header) - 1,))}\n\n"
         f"{found['env']} {found['preset']}, {found['method']}, {found['instances']}: mean objective {mean:.6g} over "
         f"{int(feasible.sum())} feasible of {len(feasible)} instances, "
-        f"{1e3 * found['seconds'] / len(feasible):.3g} ms each"
+        f"{1e3 * found['seconds'] / len(feasible):.3g} ms each{other if found['transceiver'] else ''}"
     )
 
 

@@ -34,8 +34,13 @@ class Competitor:
 
 
 def solver(problem: str, method: str, **options: Any) -> Competitor:
-    """A registered method. Raises ValueError for an unknown one."""
-    validate.choice(f"{problem} method", method, baselines.methods(problem))
+    """A registered method. Raises ValueError for an unknown one, and for one that the bound says nothing about."""
+    other = baselines.solution.transceiver(problem, method)
+    if other is not None:
+        raise ValueError(
+            f"{problem} method {method!r} is not scored: it stands for another transceiver, {other}, which the bound "
+            "does not cover; see: semcom-gym solve"
+        )
     key = {"method": method, "options": options, "code": store.code_version("envs", "baselines")}
     return Competitor(method, "solver", (Run(key, lambda task: protocol.decide_by_method(task, method, **options)),))
 
@@ -52,10 +57,13 @@ def agent(task: protocol.Task, spec: str, device: str = "cpu", refine_steps: int
     ``NAME=FOLDER,FOLDER,...``, the training seeds of one agent.
 
     refine_steps: of the gradient on every instance's own objective, after the policy's decision.
-    Raises ValueError for an unknown name, a missing or corrupt file or an agent of another environment.
+    Raises ValueError for an unknown name, a missing or corrupt file or an agent of another environment, and for
+    refinement of decisions that are made of choices.
     """
     name, equals, folders = spec.rpartition("=")
     validate.integer("refine steps", refine_steps, low=0)
+    if refine_steps and task.stepwise:
+        raise ValueError(f"no refinement on {task.env_id}: its decisions are choices, which have no gradient")
     if not equals and not Path(spec).exists():
         models = [_shipped_model(task, spec, device)]
         name = spec
@@ -76,9 +84,16 @@ def _run(model: Any, weights: str, device: str, refine_steps: int) -> Run:
             return agents.refine(env.problem, env.params, env.instance, actions, refine_steps)
         return actions
 
+    def decide(task: protocol.Task) -> protocol.Decisions:
+        if not task.stepwise:
+            return protocol.decide_by_agent(task, act)
+        return protocol.decide_by_allocation(
+            task, lambda: agents.allocate(model, task.problem, task.params, task.instance)
+        )
+
     key = {"agent": weights, "device": device, "refine_steps": refine_steps}
     key["code"] = store.code_version("envs", "agents")
-    return Run(key, lambda task: protocol.decide_by_agent(task, act))
+    return Run(key, decide)
 
 
 def _shipped_model(task: protocol.Task, algo: str, device: str) -> tuple[Any, str]:

@@ -2,7 +2,8 @@
 
 score = (x - anchor) / (bound - anchor): 1 is provably optimal, 0 as good as the anchor method, below 0 worse; a
 decision that is not feasible scores -1. Solvers and agents share one path: their decisions are actions that the
-environment scores. Left out by rule are instances where the anchor is infeasible or nearer than 0.1 % to the bound.
+environment scores; of an id that decides in several steps, allocations that its problem evaluates. Left out by rule
+are instances where the anchor is infeasible or nearer than 0.1 % to the bound.
 """
 
 from __future__ import annotations
@@ -53,6 +54,11 @@ class Task:
         extra = [f"{name}={value}" for name, value in self.overrides.items()]
         return " ".join([self.env_id.removeprefix("SemCom/"), self.preset, *extra])
 
+    @property
+    def stepwise(self) -> bool:
+        """Whether a decision takes several steps of the environment, so that an action is a part of it only."""
+        return is_stepwise(self.make(1))
+
     def make(self, num_envs: int) -> gym.vector.VectorEnv[Any, Any, Any]:
         """The vector environment, in float64."""
         kwargs = {"preset": self.preset, "dtype": "float64", **self.overrides}
@@ -98,6 +104,11 @@ def make_vector(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorE
     return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
 
 
+def is_stepwise(env: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
+    """Whether a decision takes several steps of an environment: its actions are choices."""
+    return isinstance(env.single_action_space, gym.spaces.Discrete)
+
+
 def task(env_id: str, preset: str | None = None, *, n: int = 100, split: str = "test", **overrides: Any) -> Task:
     """The first ``n`` instances of ``split`` for an id, a preset and overridden fields of Params."""
     preset = envs.default_preset(env_id) if preset is None else preset
@@ -114,8 +125,14 @@ def fingerprint(params: Any, instance: Any) -> str:
     Instances enter in float32, so that the last bit of another machine's logarithm does not matter.
     """
     fields = {f.name: np.asarray(getattr(instance, f.name), np.float32) for f in dataclasses.fields(instance)}
-    curves = getattr(params, "curve_table", None)
-    return store.digest({"params": params, "curves": curves, "instance": fields})
+    return store.digest({"params": params, "curves": _curves(params), "instance": fields})
+
+
+def _curves(params: Any) -> Any:
+    """The numbers behind the curves that parameters name, as a user's file may change under its name."""
+    if hasattr(params, "curve_table"):
+        return params.curve_table
+    return {name: value for name, value in vars(params.profile).items() if not name.startswith("_")}
 
 
 def play(task: Task, rows: Array, act: Callable[[Any, Any], Array]) -> tuple[Array, Array, float]:
@@ -139,10 +156,23 @@ def decide_by_method(task: Task, method: str, **options: Any) -> Decisions:
     objective = np.full(len(feasible), np.nan)
     rows = np.flatnonzero(feasible)
     if len(rows):
-        objective[rows], valid, _ = play(task, rows, lambda env, _: env.encode(found.allocation[rows]))
+        allocation = found.allocation[rows]
+        if task.stepwise:
+            outcome = task.problem.evaluate(task.params, task.instance[rows], allocation)
+            objective[rows], valid = outcome.objective, outcome.feasible
+        else:
+            objective[rows], valid, _ = play(task, rows, lambda env, _: env.encode(allocation))
         claim = np.asarray(found.objective)[rows]
         _check_claim(task, method, claim, objective[rows], valid)
     return Decisions(objective, feasible, np.asarray(found.seconds, float))
+
+
+def totals(problem: envs.Problem, params: Any, instance: Any, method: str, found: baselines.Solution) -> dict[str, Array]:
+    """The terms of a solution that are one number per instance, (n,) each; none of another transceiver's."""
+    if baselines.solution.transceiver(problem.name, method) is not None:
+        return {}
+    terms = problem.evaluate(params, instance, found.allocation).terms
+    return {name: value for name, value in terms.items() if value.ndim == 1}
 
 
 def decide_by_agent(task: Task, act: Callable[[Any, Any], Array]) -> Decisions:
@@ -151,6 +181,20 @@ def decide_by_agent(task: Task, act: Callable[[Any, Any], Array]) -> Decisions:
     play(task, everyone, act)
     objective, feasible, seconds = play(task, everyone, act)
     return Decisions(np.where(feasible, objective, np.nan), feasible, np.full(len(everyone), seconds))
+
+
+def decide_by_allocation(task: Task, allocate: Callable[[], Any]) -> Decisions:
+    """Score a policy that takes several steps by the allocations it makes of the whole batch, after one warm-up call.
+
+    allocate: () -> allocations of the task's instances.
+    """
+    allocate()
+    started = time.perf_counter()
+    allocation = allocate()
+    seconds = np.full(len(task.instance), (time.perf_counter() - started) / len(task.instance))
+    outcome = task.problem.evaluate(task.params, task.instance, allocation)
+    feasible = np.asarray(outcome.feasible)
+    return Decisions(np.where(feasible, outcome.objective, np.nan), feasible, seconds)
 
 
 def check_method(task: Task, method: str) -> None:

@@ -1,7 +1,9 @@
 """Pictures of an instance and a decision, drawn by matplotlib without a display and only when asked for.
 
 What is drawn depends on what the problem offers: users are placed where the instance has ``distance_m`` and
-``angle_rad`` and sized by its ``weight``; every term of the outcome that is listed in ``PANELS`` gets a row of bars.
+``angle_rad`` and sized by its ``weight``; a term ``pair`` links the users of each group, in the colour of their
+interference ``rho``; every term that is listed in ``PANELS`` gets a row of bars, one for each user or group, or two
+for the users of a group.
 """
 
 from __future__ import annotations
@@ -17,13 +19,15 @@ SIZE_INCHES = (9.6, 5.4)
 DPI = 100
 INK, FAINT, PAPER = "#22313f", "#c8d0d8", "#ffffff"
 SUCCESS_COLORS = ("#b5342c", "#efc15b", "#2a9d8f")  # from 0 to 1
-# term of the outcome -> caption and colour; a term named as a budget of the instance is drawn as shares of it
+# term of the outcome -> caption, colour and scale: shares of a budget, of one, or logarithmic
 PANELS = {
-    "bandwidth_hz": ("bandwidth share (dotted: equal)", "#3b78b5"),
-    "power_w": ("power share (dotted: equal)", "#d9822b"),
-    "ratio": ("compression ratio", "#7d8a97"),
-    "success": ("success probability", None),  # in the colours of the users
+    "bandwidth_hz": ("bandwidth share (dotted: equal)", "#3b78b5", "share"),
+    "power_w": ("power share (dotted: equal)", "#d9822b", "share"),
+    "ratio": ("compression ratio", "#7d8a97", "unit"),
+    "success": ("success probability", None, "unit"),  # in the colours of the users
+    "rate_mbit_s": ("rate of both users [Mbit/s]", "#5b8c85", "log"),
 }
+LEAST_RATE = 1e-2  # [Mbit/s] where the logarithmic axis ends
 LABELLED_USERS = 24  # above it, numbers and links of users overlap
 
 
@@ -55,7 +59,7 @@ def frame(
         height = 0.72 / max(len(rows), 1)
         for row, name in enumerate(rows):
             axes = figure.add_axes((0.53, 0.90 - height * (row + 1) + 0.03, 0.445, height - 0.055))
-            _draw_bars(axes, name, _shares(instance, name, terms[name]), terms, last=row == len(rows) - 1)
+            _draw_bars(axes, name, _shares(params, instance, name, terms[name]), terms, last=row == len(rows) - 1)
         _draw_objective(figure.add_axes((0.53, 0.06, 0.445, 0.045)), instance, outcome, terms, bound)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
@@ -63,25 +67,39 @@ def frame(
 
 def _colors(terms: dict[str, Any], users: int) -> Any:
     """One colour per user: its success where there is one."""
-    if "success" not in terms:
-        return [FAINT] * users
+    return _scale(terms["success"]) if "success" in terms else [FAINT] * users
+
+
+def _scale(good: Any) -> Any:
+    """Colours from bad (0) to good (1)."""
     from matplotlib.colors import LinearSegmentedColormap
 
-    return LinearSegmentedColormap.from_list("success", SUCCESS_COLORS)(np.clip(terms["success"], 0.0, 1.0))
+    return LinearSegmentedColormap.from_list("success", SUCCESS_COLORS)(np.clip(good, 0.0, 1.0))
+
+
+def _pairs(terms: dict[str, Any]) -> np.ndarray[Any, Any] | None:
+    """(K, 2) the users of each group, if the decision pairs users."""
+    if "pair" not in terms:
+        return None
+    return np.stack(np.triu_indices(2 * len(terms["pair"]), 1), axis=-1)[terms["pair"]]
 
 
 def _served(terms: dict[str, Any], users: int) -> np.ndarray[Any, Any]:
     return np.asarray(terms.get("selected", np.ones(users))) > 0.5
 
 
-def _shares(instance: Any, name: str, values: Any) -> Any:
-    """``values`` as shares of the instance's budget of that name, if it has one."""
-    budget = getattr(instance, name, None)
-    return values if budget is None else values / budget[0]
+def _shares(params: Any, instance: Any, name: str, values: Any) -> Any:
+    """``values`` as shares of the budget of that name, the instance's or the parameters', if there is one."""
+    if PANELS[name][2] != "share":
+        return values
+    return values / (getattr(instance, name)[0] if hasattr(instance, name) else getattr(params, f"max_{name}"))
 
 
 def _draw_cell(axes: Any, params: Any, instance: Any, terms: dict[str, Any]) -> None:
-    """The ring of the cell, the base station and the users: colour is success, size is weight, hollow is unserved."""
+    """The ring of the cell, the base station and the users: colour is success, size is weight, hollow is unserved.
+
+    Users of a pair are linked with each other, others with the base station.
+    """
     axes.set_axis_off()
     axes.set_aspect("equal")
     if not hasattr(instance, "distance_m"):
@@ -98,9 +116,14 @@ def _draw_cell(axes: Any, params: Any, instance: Any, terms: dict[str, Any]) -> 
     served, colors = _served(terms, users), _colors(terms, users)
     weight = instance.weight[0] if hasattr(instance, "weight") else np.ones(users)
     size = 170.0 * weight / weight.max()
-    for i in range(users):
-        if served[i] and users <= LABELLED_USERS:
-            axes.plot([0.0, x[i]], [0.0, y[i]], color=colors[i], linewidth=1.0, alpha=0.45, zorder=1)
+    pairs = _pairs(terms)
+    if pairs is not None:
+        for (i, j), color in zip(pairs, _scale(1.0 - terms["rho"]), strict=True):
+            axes.plot(x[[i, j]], y[[i, j]], color=color, linewidth=2.2, alpha=0.85, zorder=1)
+    else:
+        for i in range(users):
+            if served[i] and users <= LABELLED_USERS:
+                axes.plot([0.0, x[i]], [0.0, y[i]], color=colors[i], linewidth=1.0, alpha=0.45, zorder=1)
     face = [colors[i] if served[i] else PAPER for i in range(users)]
     axes.scatter(x, y, s=size, c=face, edgecolors=INK, linewidths=1.1, zorder=3)
     axes.scatter([0.0], [0.0], s=150, marker="^", color=INK, zorder=4)
@@ -111,30 +134,49 @@ def _draw_cell(axes: Any, params: Any, instance: Any, terms: dict[str, Any]) -> 
             axes.annotate(str(i + 1), (x[i], y[i]), fontsize=8, color=INK, zorder=5, **place)
     axes.set_xlim(-1.05 * radius, 1.05 * radius)
     axes.set_ylim(-1.16 * radius, 1.05 * radius)
-    caption = [f"cell radius {radius:g} m", "size: weight", *(["colour: success"] if "success" in terms else [])]
+    caption = [f"cell radius {radius:g} m"]
+    caption += ["size: weight"] if hasattr(instance, "weight") else []
+    caption += ["colour: success"] if "success" in terms else []
+    caption += [] if pairs is None else ["link: pair", "colour: interference (green 0, red 1)"]
     caption += [] if served.all() else ["hollow: not served"]
     axes.text(0.0, -1.05 * radius, "  |  ".join(caption), color=INK, alpha=0.75, fontsize=8, ha="center", va="top")
 
 
 def _draw_bars(axes: Any, name: str, values: Any, terms: dict[str, Any], *, last: bool) -> None:
-    """One row of bars, a user each."""
-    from matplotlib.ticker import FixedLocator, MaxNLocator
+    """One row of bars: one for each user or group, or two for the users of each group."""
+    from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
 
-    caption, color = PANELS[name]
-    users = len(values)
-    served = _served(terms, users)
-    place = np.arange(1, users + 1)
-    axes.bar(place, np.where(served, values, 0.0), width=0.72, color=color or _colors(terms, users), zorder=2)
-    share = name not in ("ratio", "success")
-    axes.set_ylim(0.0, 1.2 * float(max(values[served].max(initial=0.0), 1.0 / users)) if share else 1.0)
-    if share:
-        axes.axhline(1.0 / users, color=INK, linewidth=0.8, linestyle=":", zorder=3)
+    caption, color, scale = PANELS[name]
+    bars = len(values)
+    served = _served(terms, bars)
+    place = np.arange(1, bars + 1)
+    if values.ndim == 2:
+        for side, alpha in enumerate((1.0, 0.6)):
+            axes.bar(place + 0.37 * side - 0.185, values[:, side], width=0.34, color=color, alpha=alpha, zorder=2)
+    else:
+        axes.bar(place, np.where(served, values, 0.0), width=0.72, color=color or _colors(terms, bars), zorder=2)
+    if scale == "share":
+        axes.set_ylim(0.0, 1.2 * float(max(values[served].max(initial=0.0), 1.0 / bars)))
+        axes.axhline(1.0 / bars, color=INK, linewidth=0.8, linestyle=":", zorder=3)
         axes.yaxis.set_major_formatter(lambda y, _: f"{100.0 * y:.3g} %")
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
+    elif scale == "unit":
+        axes.set_ylim(0.0, 1.0)
+        axes.yaxis.set_major_locator(FixedLocator([0.0, 0.5, 1.0]))
+    else:
+        axes.set_yscale("log")
+        axes.set_ylim(LEAST_RATE, 2.0 * max(float(values.max()), 1.0))
+        axes.yaxis.set_major_locator(LogLocator(numticks=4))
+        axes.yaxis.set_minor_locator(NullLocator())
+        axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")
     axes.set_title(caption, loc="left", fontsize=9, color=INK, pad=3)
-    axes.set_xlim(0.4, users + 0.6)
-    axes.set_xticks(place if users <= LABELLED_USERS else [1, users])
+    axes.set_xlim(0.4, bars + 0.6)
+    axes.set_xticks(place if bars <= LABELLED_USERS else [1, bars])
+    pairs = _pairs(terms)
+    if pairs is not None:
+        labelled = pairs if 2 * bars <= LABELLED_USERS else pairs[:0]
+        axes.set_xticks(place[: len(labelled)], [f"{i + 1}-{j + 1}" for i, j in labelled])
     axes.tick_params(labelsize=8, colors=INK, length=0, labelbottom=last)
-    axes.yaxis.set_major_locator(MaxNLocator(nbins=3) if share else FixedLocator([0.0, 0.5, 1.0]))
     axes.grid(axis="y", color=FAINT, linewidth=0.5, zorder=0)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)

@@ -23,7 +23,7 @@ def batch(preset: str, n: int, **overrides: Any) -> tuple[Any, Any]:
 
 
 def test_equal_is_feasible_nearly_everywhere() -> None:
-    least = {"default": 0.97, "paper": 0.97, "loose": 1.0, "tight": 0.97, "pruned": 0.6}
+    least = {"default": 0.97, "paper": 0.97, "loose": 1.0, "tight": 0.97, "pruned": 0.5}
     assert set(least) == set(SFMA.PRESETS)
     for preset, share in least.items():
         params, instance = batch(preset, 100)
@@ -176,7 +176,7 @@ def test_a_blind_instance_has_the_profile_of_one_similarity() -> None:
     SFMA.check(params, blind)
     assert (blind.similarity == 0.45).all()
     # what is left of each parameter is the pair's own factor, whose logarithm has the profile's spread
-    own = np.log(blind.rho_min / params.profile.at(params.profile.rho_min, np.array(0.45)))
+    own = np.log(blind.rho_min / np.interp(0.45, params.profile.similarity, params.profile.rho_min))
     assert own.std() == pytest.approx(params.profile.parameter_spread, rel=0.1)
     assert abs(np.corrcoef(own.ravel(), instance.similarity.ravel())[0, 1]) < 0.1
     users = physics.distortion(params, physics.links(params, blind, np.arange(45)[None].repeat(50, 0)),
@@ -200,6 +200,7 @@ def test_noma_solves_the_blind_instance() -> None:
     assert solution.feasible.all()
     again = SFMA.evaluate(params, schemes.blind(params, instance), solution.allocation)
     np.testing.assert_allclose(solution.objective, again.objective, rtol=1e-12)
+    assert schemes.noma(params, instance, method="fast").objective.mean() > solution.objective.mean()
     with pytest.raises(ValueError, match="unknown noma method 'papr'"):
         schemes.noma(params, instance, method="papr")
 

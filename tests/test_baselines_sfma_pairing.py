@@ -205,15 +205,22 @@ def test_swaps_keep_to_edges_and_mend_the_energy_budget() -> None:
     assert pairing.swap(params, pairing.Edges(rate, dear, allowed), swapped).tolist() == first.tolist()
 
 
-def test_the_price_of_energy_finds_a_pairing_within_the_budget() -> None:
-    params, instance, allocation = drawn("default", 6, 40, energy_per_group_j=0.013)
-    with_price = [pairing.optimise(params, instance[row], allocation[row]) for row in range(40)]
-    assert sum(prices.energy > 0 for _, prices, _ in with_price) > 10
-    found = sum(pair is not None for pair, _, _ in with_price)
-    one_step = sum(
-        pairing.optimise(params, instance[row], allocation[row], steps=1)[0] is not None for row in range(40)
-    )
-    assert found > one_step
+def test_the_price_of_energy_turns_down_a_pairing_beyond_the_budget() -> None:
+    params = SFMA.preset("default", num_users=4)
+    index = pairs.index(4)
+    rate, energy = np.ones((2, 6)), np.full((2, 6), 0.4 * params.max_energy_j)
+    best_two, next_two = [index[0, 1], index[2, 3]], [index[0, 2], index[1, 3]]
+    rate[:, best_two], energy[:, best_two] = [[10.0, 9.0], [9.0, 10.0]], params.max_energy_j
+    rate[:, next_two] = [[8.0, 7.0], [7.0, 8.0]]
+    edge = pairing.Edges(rate, energy, np.ones((2, 6), bool))
+    chosen = []
+    for prices in (pairing.Prices(np.zeros(4)), pairing.price(params, edge, pairing.Prices(np.zeros(4)), 100)[0]):
+        reduced = pairing.reduced_utility(params, edge, prices)
+        found = pairing.complete(params, reduced, pairing.resolve(params, reduced))
+        assert found is not None
+        chosen.append(pairing.swap(params, edge, found).tolist())
+    assert chosen == [best_two, next_two]
+    assert prices.energy > 0
 
 
 def test_no_edge_no_pairing() -> None:

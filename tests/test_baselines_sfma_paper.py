@@ -12,7 +12,7 @@ import pytest
 import scipy.optimize
 
 from semcom_gym import envs
-from semcom_gym.baselines.sfma import heuristics, paper, sca
+from semcom_gym.baselines.sfma import compression, heuristics, paper, sca
 from semcom_gym.envs.sfma import actions, physics
 from semcom_gym.envs.sfma.physics import Allocation
 
@@ -78,16 +78,23 @@ def test_the_surrogate_is_concave_and_its_tangent_lies_above_the_second_logarith
 
 # --- problem (35) ----------------------------------------------------------------------------------------------------
 @pytest.mark.parametrize("energy", sca.ENERGY)
+def test_the_convex_problem_is_compiled_once(energy: str) -> None:
+    assert sca.program(3, energy) is sca.program(3, energy)
+    assert sca.program(3, energy).problem.is_dcp(dpp=True)  # else every solve compiles it again
+
+
+@pytest.mark.parametrize("energy", sca.ENERGY)
 @pytest.mark.parametrize("preset", ["default", "tight"])
 def test_the_convex_problem_is_solved(preset: str, energy: str) -> None:
     params, link, at = started(preset)
     ratio = np.maximum(0.8 * at.ratio, physics.distortion_floor(params, link))  # leaves room everywhere
-    params = dataclasses.replace(params, energy_per_group_j=2 * params.energy_per_group_j)
     around = sca.Surrogate(link, at.power_w, at.bandwidth_hz, ratio)
     radius = 0.4 * params.max_power_w / params.num_groups
     floor = physics.rate_floor(link, ratio) * (1.0 + sca.MARGIN)
     delay = physics.delays(link, physics.rates(link, at.power_w, at.bandwidth_hz, ratio), ratio).max(-1)
     fixed = -params.energy_coefficient_j * np.log(ratio).sum()
+    now = (at.power_w * (link.spare_s.max(-1) if energy == "printed" else delay)).sum() + fixed
+    params = dataclasses.replace(params, energy_per_group_j=1.01 * now / params.num_groups)  # scarce
 
     def within(power: np.ndarray, bandwidth: np.ndarray, slack: float) -> bool:
         rate = around.rates(power, bandwidth)
@@ -151,6 +158,15 @@ def test_it_never_falls_is_feasible_and_beats_its_start(preset: str) -> None:
     assert gain.mean() > 1.005
 
 
+def test_it_finds_a_start_where_equal_shares_are_infeasible() -> None:
+    params, instance = batch("pruned", 6)
+    infeasible = ~heuristics.equal(params, instance).feasible
+    assert infeasible.any()
+    solution = paper.solve(params, instance[infeasible], iterations=1)
+    assert solution.feasible.all()
+    assert solution.iterations.tolist() == [1] * int(infeasible.sum())
+
+
 def test_the_printed_energy_constraint_leaves_equal_shares_where_energy_is_scarce() -> None:
     params, instance = batch("tight", 4)
     start = heuristics.equal(params, instance).allocation
@@ -188,17 +204,27 @@ def test_continuous_is_none_where_no_ratio_is_feasible() -> None:
     assert paper.continuous(params, instance, pair, power, 0.01 * bandwidth) is None
 
 
+def test_worse_ratios_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    params, link, at = started("default")
+    _, instance = batch("default", 1)
+    floor = physics.distortion_floor(params, link)
+    monkeypatch.setattr(compression, "optimise", lambda *_, **__: (floor, np.array([True]), np.array([1])))
+    found = paper.continuous(params, instance, at.pair, at.power_w, at.bandwidth_hz, ratio=at.ratio)
+    assert found is not None
+    np.testing.assert_array_equal(found.ratio, at.ratio)
+
+
 def test_a_fixed_pairing_is_kept() -> None:
     params, instance = batch("default", 2)
     pair = heuristics.best_pairing(params, instance)
-    solution = paper.solve_pairing(params, instance, pair)
+    solution = paper.solve_pairing(params, instance, pair, iterations=1)
     np.testing.assert_array_equal(solution.allocation.pair, pair)
     assert np.all(solution.objective >= heuristics.equal(params, instance).objective)
 
 
 # --- what goes wrong -------------------------------------------------------------------------------------------------
 def test_an_infeasible_instance_is_reported_and_spares_the_others() -> None:
-    params, instance = batch("default", 2)
+    params, instance = batch("loose", 2)
     gain = instance.gain.copy()
     gain[0, 3] *= 1e-9
     solution = paper.solve(params, dataclasses.replace(instance, gain=gain))
@@ -209,7 +235,7 @@ def test_an_infeasible_instance_is_reported_and_spares_the_others() -> None:
 
 
 def test_a_failing_solver_is_reported_and_spares_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    params, instance = batch("default", 2)
+    params, instance = batch("loose", 2)
     whole = paper.solve(params, instance)
     solve, calls = sca.Program.solve, []
 

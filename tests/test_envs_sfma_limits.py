@@ -160,7 +160,7 @@ def test_share_power_moves_what_it_must(preset: str) -> None:
     assert (~fits & curable).any()
     np.testing.assert_array_equal(power[fits], wish[fits])
     assert (after[curable] <= 1.0).all(), "equal shares would meet it"
-    np.testing.assert_allclose(power[~fits & ~curable], equal[~fits & ~curable], rtol=1e-12)
+    np.testing.assert_allclose(power[after > 1.0], equal[after > 1.0], rtol=1e-12)
     for row in np.flatnonzero(~fits & curable):
         group = np.abs(equal - wish)[row].argmax()
         share = ((power - wish) / (equal - wish))[row, group]
@@ -169,7 +169,7 @@ def test_share_power_moves_what_it_must(preset: str) -> None:
         every = link[np.full(201, row)]
         floors = limits.bandwidth_floor(params, every, wish[row] + path * (equal - wish)[row], low[[row] * 201])
         needed = path[np.flatnonzero(floors.sum(axis=-1) > params.max_bandwidth_hz)[-1], 0]
-        assert share <= needed + 0.01, "no further towards equal shares than the floors ask"
+        assert share <= needed + 0.26, "no further towards equal shares than the next quarter"
 
 
 # --- energy ----------------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_least_move() -> None:
     found = limits.least_move(excess(slice(None), np.zeros(4)), excess)
     assert found is not None
     assert (found >= roots).all()
-    np.testing.assert_allclose(found, roots, atol=5e-3)
+    np.testing.assert_allclose(found, roots, atol=0.02)
     assert limits.least_move(np.array([-1.0, 0.0]), excess) is None
     never = limits.least_move(np.array([2.0, -1.0]), lambda rows, t: 1.0 + 0.0 * t)
     assert never is not None

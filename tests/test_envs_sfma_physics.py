@@ -174,14 +174,14 @@ def test_every_equation_from_its_definition(preset: str) -> None:
 @pytest.mark.parametrize("preset", PRESETS)
 def test_every_pair_from_its_definition(preset: str) -> None:
     """(18)-(19), (21), (27) and (28) of all candidate pairs."""
-    params = SFMA.preset(preset, num_users=6)
-    instance = SFMA.sample(params, np.random.default_rng(1), 4)
+    params = SFMA.preset(preset, num_users=4)
+    instance = SFMA.sample(params, np.random.default_rng(1), 12)
     link = physics.links(params, instance)
     floor = physics.distortion_floor(params, link)
     usable = physics.feasible_pairs(params, instance)
     needed = physics.rate_floor(link, np.full(floor.shape, 0.3))
-    for n in range(4):
-        for m, users in enumerate(pair_list(6)):
+    for n in range(12):
+        for m, users in enumerate(pair_list(4)):
             pair = Pair(params, instance, n, m)
             spare = [pair.spare(u) for u in users]
             np.testing.assert_allclose(link.spare_s[n, m], spare, rtol=1e-12)
@@ -292,8 +292,8 @@ def test_limits_of_the_rate() -> None:
     # without noise the interference alone is left; without interference (and unlimited bandwidth) the power alone
     assert one_rate(one_link(snr=1e30), 1.0, 1e6, 1.0) == pytest.approx(1e6 * math.log2(1 + 1 / 0.05), rel=1e-6)
     assert one_rate(ends, 0.5, 1e15, 1.0) == pytest.approx(0.5 * 1e9 / math.log(2), rel=1e-3)
-    assert one_rate(ends, 0.0, 1e6, 1.0) == pytest.approx(0.0, abs=1e-2)
-    assert one_rate(ends, 1.0, 0.0, 1.0) == pytest.approx(0.0, abs=1e-2)
+    assert 0 < one_rate(ends, 0.0, 1e6, 1.0) < 1e-3 * one_rate(ends, 1.0, 1e6, 1.0)
+    assert 0 < one_rate(ends, 1.0, 0.0, 1.0) < 1e-3 * one_rate(ends, 1.0, 1e6, 1.0)
 
 
 def test_delay_may_fall_with_the_ratio() -> None:

@@ -23,13 +23,14 @@ import numpy as np
 import scipy.special
 
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, Batch, largest, total
+from semcom_gym.envs.arrays import Array, Batch, total
 from semcom_gym.envs.sfma import limits, physics
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, MBIT, Links
 
 GRID = 33
-COARSE, BOUNDARY_STEPS = 17, 6
+COARSE, BOUNDARY_STEPS = 17, 20
+ROUNDING = 1e-9  # relative excess over the latency limit that is let pass: a thousandth of the tolerance
 NEWTON_STEPS = 10
 NARROWEST = 1e-12  # bracket of the multiplier's place in [0, 1]
 
@@ -58,13 +59,13 @@ def optimise(
     limit = params.max_energy_j * (1.0 - limits.margin(power_w))
     possible = block.allowed.any(-1)
     top = block.ratio.shape[-1] - 1 - np.argmax(block.allowed[..., ::-1], axis=-1)
-    ratio = np.where(possible, block.at(block.ratio, top), floor)  # multiplier 0: the rate rises with the ratio
+    # multiplier 0: the rate rises with the ratio
+    ratio: Array = np.where(possible, block.at(block.ratio, top), floor)
     feasible = possible.all(-1)
     done = np.ones(len(ratio), int)
     rows = np.flatnonzero(feasible & (total(block.at(block.energy, top)) > limit))
     if len(rows):
-        found = _search(params, block[rows], top[rows], limit, tolerance, iterations)
-        ratio[rows], feasible[rows], done[rows] = found
+        ratio[rows], feasible[rows], done[rows] = _search(params, block[rows], top[rows], limit, tolerance, iterations)
     return ratio, feasible, done
 
 
@@ -151,8 +152,7 @@ def _evaluate(
     """Sum rate [Mbit/s], energy [J] and whether the latency limit is met, each in the shape of ``ratio``."""
     rate = physics.rates(link, power_w, bandwidth_hz, ratio)
     delay = physics.delays(link, rate, ratio)
-    in_time = (delay <= link.spare_s * (1.0 + 1e-9)).all(-1)
-    return MBIT * total(rate), physics.energy(params, power_w, delay, ratio), in_time
+    return MBIT * total(rate), physics.energy(params, power_w, delay, ratio), _in_time(link, delay)
 
 
 def _sample(params: Params, link: Links, power_w: Array, bandwidth_hz: Array, grid: int) -> tuple[_Block, Array]:
@@ -170,30 +170,43 @@ def _sample(params: Params, link: Links, power_w: Array, bandwidth_hz: Array, gr
     ratio, _, _, in_time = sample(np.ones_like(low), COARSE)
     above = (COARSE - 1 - np.argmax(in_time[..., ::-1], axis=-1))[..., None] + np.array((0, 1))
     left, right = np.moveaxis(np.take_along_axis(ratio, np.minimum(above, COARSE - 1), -1), -1, 0)
-    high = np.where(in_time.any(-1), _last_in_time(link, power_w, bandwidth_hz, left, right), 1.0)
+    high = _last_in_time(link, power_w, bandwidth_hz, left, right)
+    none = ~in_time.any(-1)
+    if none.any():  # a few may have some between two samples
+        high = np.where(none, limits.ratio_ceiling(link, power_w, bandwidth_hz, low, np.ones_like(low)), high)
     ratio, rate, energy, in_time = sample(high, grid)
     allowed = in_time & (floor <= 1.0)[..., None]
     return _Block(power_w, bandwidth_hz, ratio, allowed, rate, energy, link), low
 
 
 def _last_in_time(link: Links, power_w: Array, bandwidth_hz: Array, low: Array, high: Array) -> Array:
-    """The ratio (n, K) between ``low``, which meets the latency limit, and ``high`` where it ends; ``high`` if nowhere.
+    """The ratio (n, K) between ``low``, which meets the latency limit, and ``high`` where it ends; ``low`` if equal.
 
-    Regula falsi (Illinois) closes in on it; near enough, the steps of ``ratio_ceiling`` end on its feasible side.
+    Newton's method inside the bracket, since the delay may be flat or fall below the limit.
     """
-
-    def late(ratio: Array) -> Array:
-        delay = physics.delays(link, physics.rates(link, power_w, bandwidth_hz, ratio), ratio)
-        return largest(delay / np.maximum(link.spare_s, 1e-30)) - 1.0
-
-    at_low, at_high = late(low), late(high)
+    ratio = 0.5 * (low + high)
     for _ in range(BOUNDARY_STEPS):
-        ratio = low + (high - low) * np.clip(at_low / np.where(at_low < at_high, at_low - at_high, -np.inf), 0.0, 1.0)
-        value = late(ratio)
-        over = value > 0
-        at_low, at_high = np.where(over, 0.5 * at_low, value), np.where(over, value, 0.5 * at_high)
+        rate, slope, _ = rate_derivatives(link, power_w, bandwidth_hz, ratio)
+        delta = ratio[..., None]
+        short = link.source_bit * delta / np.maximum(link.spare_s, 1e-30) - rate  # above 0: late
+        user = np.argmax(short / rate, axis=-1)[..., None]
+        change = link.source_bit / np.maximum(link.spare_s, 1e-30) - slope
+        short, change, rate = (np.take_along_axis(x, user, -1)[..., 0] for x in (short, change, rate))
+        over = short > 0
         low, high = np.where(over, low, ratio), np.where(over, ratio, high)
-    return limits.ratio_ceiling(link, power_w, bandwidth_hz, low, high)
+        settled = (np.abs(short) < 1e-12 * rate) | (high - low < 1e-14)
+        if settled.all():
+            break
+        step = ratio - short / np.where(change > 0, change, np.inf)
+        inside = (change > 0) & (step > low) & (step < high)
+        # a settled ratio stays, so that the rest of the batch does not matter
+        ratio = np.where(settled, ratio, np.where(inside, step, 0.5 * (low + high)))
+    delay = physics.delays(link, physics.rates(link, power_w, bandwidth_hz, ratio), ratio)
+    return np.where(_in_time(link, delay), ratio, low)
+
+
+def _in_time(link: Links, delay: Array) -> Array:
+    return (delay <= link.spare_s * (1.0 + ROUNDING)).all(-1)
 
 
 def _search(
@@ -257,9 +270,7 @@ def _respond(params: Params, block: _Block, worth: Array, cost: Array) -> tuple[
     )
 
 
-def _newton(
-    params: Params, block: _Block, ratio: Array, low: Array, high: Array, price: tuple[Array, Array]
-) -> Array:  # fmt: skip
+def _newton(params: Params, block: _Block, ratio: Array, low: Array, high: Array, price: tuple[Array, Array]) -> Array:
     """A root of (25) in [low, high], or the end that (24) rises to; the bracket is halved where Newton strays."""
     for _ in range(NEWTON_STEPS):
         slope, curvature = lagrangian_derivatives(params, block.link, block.power_w, block.bandwidth_hz, ratio, price)

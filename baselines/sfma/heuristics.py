@@ -39,18 +39,23 @@ def equal(params: Params, instance: Instance) -> Solution:
 
 
 def channel_pairing(params: Params, instance: Instance, **options: Any) -> Solution:
-    """Scheme 5: the strongest channel with the weakest, the next with the next, then Algorithms 1 and 2.
+    """Scheme 5: the strongest channel with the weakest, the next with the next, then Algorithms 1 and 2 in turn.
 
-    options: energy, iterations, tolerance and progress, as of :func:`paper.solve`.
+    options: of :func:`paper.solve`.
     """
-    return _optimise(params, instance, strongest_with_weakest(params, instance), **options)
+    from semcom_gym.baselines.sfma import paper  # it stands on this file
+
+    return paper.solve_pairing(params, instance, strongest_with_weakest(params, instance), **options)
 
 
 def random_pairing(params: Params, instance: Instance, *, seed: int = 0, **options: Any) -> Solution:
-    """A random pairing, drawn from ``seed``, then Algorithms 1 and 2; other options as of :func:`channel_pairing`."""
+    """A random pairing, drawn from ``seed``, then as :func:`channel_pairing`."""
+    from semcom_gym.baselines.sfma import paper  # it stands on this file
+
     validate.integer("seed", seed, low=0)
     draw = np.random.default_rng(seed).random((len(instance), params.num_users))
-    return _optimise(params, instance, _by_rank(np.argsort(draw, axis=-1), params.num_users), **options)
+    pair = _by_rank(np.argsort(draw, axis=-1), params.num_users)
+    return paper.solve_pairing(params, instance, pair, **options)
 
 
 def best_pairing(params: Params, instance: Instance) -> Array:
@@ -108,9 +113,9 @@ def _equal(params: Params, instance: Instance) -> tuple[Allocation, Array]:
 
 def _match(params: Params, instance: Instance, worth: float, cost: float) -> Array:
     """(n, K) the matching of largest total of worth times rate [Mbit/s] - cost times energy [J] at equal shares."""
-    n, every = len(instance), np.arange(params.num_pairs)
-    link = physics.links(params, instance, np.broadcast_to(every, (n, len(every))))
-    power, bandwidth = (np.broadcast_to(x[:, :1], (n, len(every))) for x in equal_shares(params, n))
+    link = physics.links(params, instance)
+    shape = link.rho_min.shape
+    power, bandwidth = (np.broadcast_to(x[:, :1], shape) for x in equal_shares(params, len(instance)))
     _, rate, energy = compression.respond(params, link, power, bandwidth, worth, cost)
     possible = np.isfinite(rate)
     score = worth * np.where(possible, rate, 0.0) - cost * np.where(possible, energy, 0.0)
@@ -120,49 +125,3 @@ def _match(params: Params, instance: Instance, worth: float, cost: float) -> Arr
 def _by_rank(order: Array, users: int) -> Array:
     """(n, K) the first user of each row of ``order`` (n, N) with the last, the second with the last but one."""
     return pairs.index(users)[order[:, : users // 2], order[:, : users // 2 - 1 : -1]]
-
-
-def _optimise(
-    params: Params,
-    instance: Instance,
-    pair: Array,
-    *,
-    energy: str = "corrected",
-    iterations: int = 20,
-    tolerance: float = 1e-4,
-    progress: bool = False,
-) -> Solution:
-    """Algorithm 4 without its pairing step, one instance after another; trace: the sum rate after each pass."""
-    from tqdm import tqdm  # of the extra 'solvers', as cvxpy
-
-    from semcom_gym.baselines.sfma import paper  # it stands on this file
-
-    validate.choice("energy", energy, ("corrected", "printed"))
-    validate.integer("iterations", iterations)
-    validate.number("tolerance", tolerance)
-    started = time.perf_counter()
-    n = len(instance)
-    first = start(params, instance, pair)
-    outcome = physics.evaluate(params, instance, first)
-    value, parts = np.array(outcome.objective), [first[row] for row in range(n)]
-    seconds = np.full(n, (time.perf_counter() - started) / n)
-    trace = np.full((n, iterations), np.nan)
-    for row in tqdm(range(n), disable=not progress, unit="instance"):
-        began = time.perf_counter()
-        for step in range(iterations if outcome.feasible[row] else 0):
-            now, before = parts[row], value[row]
-            found = paper.continuous(
-                params, instance[row], now.pair, now.power_w, now.bandwidth_hz,
-                ratio=now.ratio, energy=energy, tolerance=tolerance,
-            )  # fmt: skip
-            assert found is not None  # as there were ratios to keep
-            parts[row], value[row] = found, physics.evaluate(params, instance[row], found).objective[0]
-            trace[row, step] = value[row]
-            if value[row] - before < tolerance * before:
-                break
-        seconds[row] += time.perf_counter() - began
-    done = np.isfinite(trace).sum(-1)
-    return package(
-        "sfma", params, instance, concatenate(parts), started,
-        seconds=seconds, iterations=done, trace=trace[:, : done.max()],
-    )  # fmt: skip

@@ -82,8 +82,7 @@ def optimise(
 
 def edges(params: Params, instance: Instance, allocation: Allocation) -> Edges:
     """The tables of one instance, with the dynamic feasible edge sets (37) of the groups."""
-    every = np.arange(params.num_pairs)[None]
-    link = physics.links(params, instance, every)
+    link = physics.links(params, instance)
     power, bandwidth, ratio = (
         np.broadcast_to(x[0][:, None], (params.num_groups, params.num_pairs))
         for x in (allocation.power_w, allocation.bandwidth_hz, allocation.ratio)
@@ -190,7 +189,7 @@ def _repair(utility: Array, users: int) -> Array | None:
     )
     result = scipy.optimize.milp(
         -utility[group, pair],
-        integrality=np.ones(len(group)),
+        integrality=np.ones(len(group), int),
         bounds=scipy.optimize.Bounds(0, 1),
         constraints=scipy.optimize.LinearConstraint(once.tocsr(), 1, 1),
     )

@@ -3,7 +3,7 @@
 Algorithms 1 to 3 are in :mod:`compression`, :mod:`sca` and :mod:`pairing`. Where this departs from the paper:
 
 * It leaves the first tuple open. Here it is that of ``equal``, the best pairing at equal shares, or where that is
-  infeasible the same pairing with :func:`heuristics.start`.
+  infeasible the pairing of :func:`_first_pairing` with :func:`heuristics.start`.
 * (47) claims that Algorithm 1 never lowers the objective. It may, as (22) is not concave and its own stop is not
   exact; the ratios that were there before are kept where it finds none that are better.
 """
@@ -19,10 +19,10 @@ import numpy as np
 from semcom_gym.baselines.sfma import compression, heuristics, pairing, sca
 from semcom_gym.baselines.solution import Solution, package
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, concatenate
-from semcom_gym.envs.sfma import physics
+from semcom_gym.envs.arrays import Array, concatenate, total
+from semcom_gym.envs.sfma import actions, limits, physics
 from semcom_gym.envs.sfma.instance import Instance, Params
-from semcom_gym.envs.sfma.physics import Allocation
+from semcom_gym.envs.sfma.physics import MBIT, Allocation
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Settings:
 
     energy: str = "corrected"
     iterations: int = 50
-    tolerance: float = 1e-4
+    tolerance: float = sca.TOLERANCE
     ratio_tolerance: float = 1e-6
     progress: bool = False
 
@@ -102,8 +102,29 @@ def _settings(method: str, options: dict[str, Any], fixed: str = "") -> Settings
 def _first(params: Params, instance: Instance) -> Allocation:
     """The tuples that Algorithm 4 starts from; infeasible where no feasible one is known."""
     equal = heuristics.equal(params, instance)
-    other = heuristics.start(params, instance, equal.allocation.pair)
-    return concatenate([(equal.allocation if equal.feasible[row] else other)[row] for row in range(len(instance))])
+    first: Allocation = equal.allocation
+    rows = np.flatnonzero(~equal.feasible)
+    if len(rows):
+        other = heuristics.start(params, instance[rows], _first_pairing(params, instance[rows]))
+        for field in dataclasses.fields(first):
+            getattr(first, field.name)[rows] = getattr(other, field.name)
+    return first
+
+
+def _first_pairing(params: Params, instance: Instance) -> Array:
+    """(n, K) the matching of largest sum rate at equal shares, where some pairs need more than their share.
+
+    The bandwidth that a pair lacks to meet its latency limit at delta^D costs the rate of the mean pair per share.
+    """
+    link = physics.links(params, instance)
+    shares = heuristics.equal_shares(params, len(link))
+    power, bandwidth = (np.broadcast_to(share[:, :1], link.rho_min.shape) for share in shares)
+    low = np.minimum(physics.distortion_floor(params, link) * (1.0 + limits.margin(power)), 1.0)
+    need = np.minimum(limits.bandwidth_floor(params, link, power, low), params.max_bandwidth_hz)
+    ratio = limits.ratio_ceiling(link, power, np.maximum(need, bandwidth), low, np.ones_like(low))
+    rate = MBIT * total(physics.rates(link, power, bandwidth, ratio))
+    lack = np.maximum(need / bandwidth - 1.0, 0.0)
+    return actions.match(params, instance, rate - lack * rate.mean(-1, keepdims=True))
 
 
 def _batch(params: Params, instance: Instance, pair: Array | None, settings: Settings) -> Solution:
@@ -159,7 +180,9 @@ def _alternate(
     for _ in range(settings.iterations):
         before = value
         try:
-            now, value = blocks(now.pair, now.ratio) or (now, value)
+            refined = blocks(now.pair, now.ratio)
+            assert refined is not None  # as there were ratios to keep
+            now, value = refined
             if repair:
                 pair, prices, _ = pairing.optimise(params, instance, now, prices=prices)
                 other = None if pair is None else blocks(pair, None)

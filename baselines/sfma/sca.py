@@ -27,15 +27,14 @@ from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, Links
 
 ENERGY = ("corrected", "printed")
-MARGIN = 3e-4  # relative
+MARGIN = 3e-4  # relative, of a rate floor
 RADIUS = 0.5  # Delta^(0), times Pmax / K
 ACCEPT, EXPAND = 0.1, 0.75  # eta_1, eta_2
 SHRINK, GROW = 0.5, 2.0  # kappa_sh, kappa_ex
 TOLERANCE = 1e-4  # epsilon_pb
 SMALLEST = 1e-4  # of the first radius: below it nothing is left to gain
 STEPS = 60  # convex problems at most
-NEARLY = 1e-6  # relative
-
+NEARLY = 1e-6  # relative: a budget that is as good as used up
 
 Step = tuple[Array, Array]
 """Power and bandwidth."""

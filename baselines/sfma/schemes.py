@@ -21,6 +21,7 @@ from semcom_gym.envs.arrays import Array, total
 from semcom_gym.envs.sfma import pairs
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import MBIT
+from semcom_gym.envs.sfma.profile import INTERFERENCE
 
 BLIND_SIMILARITY = 0.45  # what a transceiver without cross-user features makes of any pair
 RATE_MODEL = "ok: rate model, no constraints"
@@ -51,21 +52,20 @@ def blind(params: Params, instance: Instance, similarity: float = BLIND_SIMILARI
     random factors. Where a rho was cut off at its limit, what was cut off is lost.
     """
     validate.number("similarity", similarity, high=1.0, open_low=False)
-    profile = params.profile
-
-    def factor(table: Array) -> Array:
-        return profile.at(np.array(similarity), table)[0] / profile.at(instance.similarity, table)[0]
-
-    steeper = factor(profile.steepness)
-    rho_max = np.minimum(instance.rho_max * factor(profile.rho_max), 1.0)
+    there = params.profile.at(np.array(similarity), *INTERFERENCE)
+    here = params.profile.at(instance.similarity, *INTERFERENCE)
+    # where the profile has 0 the pair has 0 too, and stays there
+    change = [np.where(old > 0, new / np.maximum(old, 1e-30), 1.0) for new, old in zip(there, here, strict=True)]
+    rho_min, rho_max, power, ratio, steepness = change
+    rho_max = np.minimum(instance.rho_max * rho_max, 1.0)
     return dataclasses.replace(
         instance,
         similarity=np.full_like(instance.similarity, similarity),
-        rho_min=np.minimum(instance.rho_min * factor(profile.rho_min), rho_max),
+        rho_min=np.minimum(instance.rho_min * rho_min, rho_max),
         rho_max=rho_max,
-        power_slope=instance.power_slope * steeper / factor(profile.midpoint_power_w),
-        ratio_slope=instance.ratio_slope * steeper / factor(profile.midpoint_ratio),
-        offset=instance.offset * steeper,
+        power_slope=instance.power_slope * steepness / power,
+        ratio_slope=instance.ratio_slope * steepness / ratio,
+        offset=instance.offset * steepness,
     )
 
 

@@ -8,22 +8,14 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 
-from semcom_gym.envs import problems
 from semcom_gym.envs.arrays import Array
 from semcom_gym.envs.core import AllocationEnv, Setup
 from semcom_gym.envs.outcome import Outcome
-from semcom_gym.envs.sfma import pairs, physics, resources
+from semcom_gym.envs.problems import ActionLayout
+from semcom_gym.envs.sfma import actions, pairs, physics, resources
 from semcom_gym.envs.sfma.env import PENALTY
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.vector import AllocationVectorEnv
-
-
-def observation_layout(params: Params) -> problems.ObservationLayout:
-    """That of SFMA-v0 with one more feature per user, ``free``, and one more per pair, ``allowed``."""
-    plain = problems.problem("sfma").observation_layout(params)
-    return dataclasses.replace(
-        plain, user_features=(*plain.user_features, "free"), pair_features=(*plain.pair_features, "allowed")
-    )
 
 
 def choices(edges: Array, free: Array) -> Array:
@@ -105,8 +97,7 @@ class Progress:
     def observation(self, plain: Array) -> Array:
         """The observation, float32, from that of SFMA-v0 (n, d): ``free`` ends a user's row, ``allowed`` a pair's."""
         n, users = self.free.shape
-        layout = problems.problem("sfma").observation_layout(self.params)
-        cuts = np.cumsum([users * len(layout.user_features), self.params.num_pairs * len(layout.pair_features)])
+        cuts = np.cumsum([users * len(actions.USER_FEATURES), self.params.num_pairs * len(actions.PAIR_FEATURES)])
         of_users, of_pairs, cell = np.split(np.asarray(plain, np.float32), cuts, axis=1)
         rows = [
             np.concatenate([block.reshape(n, flag.shape[1], -1), flag[..., None]], axis=-1, dtype=np.float32)
@@ -124,8 +115,12 @@ class PairingSetup(Setup):
 
     def _set_up(self, preset: str, penalty: float, overrides: dict[str, Any]) -> None:
         super()._set_up(preset, penalty, overrides)
-        self.observation_layout = observation_layout(self.params)
-        self.action_layout = problems.ActionLayout(self.params.num_users, (), ("pair",))
+        self.observation_layout = dataclasses.replace(
+            self.observation_layout,
+            user_features=(*actions.USER_FEATURES, "free"),
+            pair_features=(*actions.PAIR_FEATURES, "allowed"),
+        )
+        self.action_layout = ActionLayout(self.params.num_users, (), ("pair",))
 
     def _action_space(self) -> gym.spaces.Discrete:  # type: ignore[override]
         return gym.spaces.Discrete(self.params.num_pairs)

@@ -117,7 +117,8 @@ def start(params: Params, link: Links, pair: Array, entries: Array) -> Allocatio
         inner = dataclasses.replace(link, spare_s=share * link.spare_s)
         found = actions.allot(tighter, inner, pair, entries)
         ratio = np.minimum(found.ratio, share)
-        found = dataclasses.replace(found, ratio=np.maximum(ratio, physics.distortion_floor(tighter, link)))
+        floor = np.minimum(physics.distortion_floor(tighter, link), 1.0)
+        found = dataclasses.replace(found, ratio=np.maximum(ratio, floor))
         if result is None:
             result = found
             good = _State(params, link, physics.distortion_floor(params, link), found).worst > 0
