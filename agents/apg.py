@@ -19,7 +19,9 @@ from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedul
 from stable_baselines3.common.utils import FloatSchedule, safe_mean
 from torch import Tensor
 
-from semcom_gym.agents.policies import SetPolicy, layout_kwargs
+from semcom_gym.agents.matching_policy import MatchingPolicy
+from semcom_gym.agents.pair_policy import space_kwargs
+from semcom_gym.agents.policies import SetPolicy
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import validate
 
@@ -33,16 +35,20 @@ class APG(BaseAlgorithm):
     gradient of the mean reward. Noise smooths the reward where a user is starved and its gradient vanishes; it is
     annealed with the learning rate.
 
-    policy: ``"SetPolicy"`` or a class. env: made by ``make_vec_env(..., backend="torch")``, or an id.
+    policy: ``"SetPolicy"``, ``"MatchingPolicy"`` (where users are paired) or a class.
+    env: made by ``make_vec_env(..., backend="torch")``, or an id.
     learning_rate, exploration_std: numbers, or functions of the remaining progress (1 to 0).
     n_steps, gamma: decisions per environment and update, and their discount within an episode; episodes of one
     decision need neither. max_grad_norm: the gradient's norm is clipped to this. switches: names of the action blocks
     whose entries mean yes (positive) or no. A step has no useful slope, so the gradient of such an entry is half the
-    difference in reward between 1 and -1, all else equal. The rest is as in SB3.
+    difference in reward between 1 and -1, all else equal. candidates: decisions compared for every instance, where
+    the policy can ``propose`` several that differ in a choice without slope, such as a matching; temperature: of that
+    proposal, a number or a function; advantage_scale: standard deviation, in units of reward, that their differences
+    are brought to. The rest is as in SB3.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"SetPolicy": SetPolicy}
-    policy: SetPolicy
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"SetPolicy": SetPolicy, "MatchingPolicy": MatchingPolicy}
+    policy: Any
 
     def __init__(
         self,
@@ -54,6 +60,9 @@ class APG(BaseAlgorithm):
         exploration_std: float | Schedule = 0.0,
         max_grad_norm: float = 1.0,
         switches: Sequence[str] = (),
+        candidates: int = 1,
+        temperature: float | Schedule = 0.5,
+        advantage_scale: float = 1.0,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -83,16 +92,20 @@ class APG(BaseAlgorithm):
         self.n_steps, self.gamma, self.max_grad_norm = n_steps, gamma, max_grad_norm
         self.exploration_std = exploration_std
         self.switches = tuple(switches)
+        validate.integer("candidates", candidates)
+        validate.number("advantage_scale", advantage_scale, open_low=False)
+        self.candidates, self.temperature, self.advantage_scale = candidates, temperature, advantage_scale
         if _init_setup_model:
             self._setup_model()
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self._std_schedule = FloatSchedule(self.exploration_std)
+        self._temperature_schedule = FloatSchedule(self.temperature)
         self.set_random_seed(self.seed)
         if isinstance(self.env, SB3VecEnv):
             venv = self.env.venv.unwrapped
-            self.policy_kwargs = layout_kwargs(venv.observation_layout, venv.action_layout) | self.policy_kwargs
+            self.policy_kwargs = space_kwargs(venv) | self.policy_kwargs
         self.policy = self.policy_class(  # type: ignore[assignment]
             self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
         ).to(self.device)
@@ -148,9 +161,11 @@ class APG(BaseAlgorithm):
         discount: Any = 1.0
         observation = torch.as_tensor(self._last_obs, device=self.device)
         for _ in range(self.n_steps):
-            action = self.policy(observation)
-            if std > 0:
-                action = action + std * torch.randn_like(action)
+            if self.candidates > 1:
+                action, gain = self._compete(observation, std)
+                total = total + (discount * gain).mean()
+            else:
+                action = _disturbed(self.policy(observation), std)
             if self.switches:
                 action, gain = self._switch(action)
                 total = total + (discount * gain).mean()
@@ -164,6 +179,22 @@ class APG(BaseAlgorithm):
                 return total, False
         self._last_obs = observation.detach()
         return total / self.n_steps, True
+
+    def _compete(self, observation: Tensor, std: float) -> tuple[Tensor, Tensor]:
+        """The first of several proposed actions, and (n,) the terms that all of them add to the reward to climb:
+        the mean reward of the others less that of the first, and what the proposals' differences say of their scores.
+        """
+        assert isinstance(self.env, SB3VecEnv)
+        venv = self.env.venv.unwrapped
+        temperature = self._temperature_schedule(self._current_progress_remaining)
+        actions, score = self.policy.propose(observation, self.candidates, temperature)
+        actions = _disturbed(actions, std)
+        count = self.candidates
+        instance = venv.instance.map(lambda x: x.repeat(count, *[1] * (x.ndim - 1)))
+        reward = venv.problem.play(venv.params, instance, actions.flatten(0, 1), venv.penalty)[1].view(count, -1)
+        advantage = (reward - reward.mean(dim=0)).detach()
+        advantage = self.advantage_scale * advantage / (advantage.std() + 1e-6)
+        return actions[0], reward.mean(dim=0) - reward[0] + (advantage * (score - score.detach())).mean(dim=0)
 
     def _switch(self, action: Tensor) -> tuple[Tensor, Tensor]:
         """The action without gradient in its switches, and (n,) a term of value zero that carries their gradient."""
@@ -209,3 +240,8 @@ class APG(BaseAlgorithm):
         self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
         self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
         self.logger.dump(step=self.num_timesteps)
+
+
+def _disturbed(action: Tensor, std: float) -> Tensor:
+    """The action with Gaussian noise."""
+    return action + std * torch.randn_like(action) if std > 0 else action

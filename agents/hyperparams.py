@@ -15,6 +15,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import BasePolicy
 
 from semcom_gym.agents.apg import APG
+from semcom_gym.agents.matching_policy import MatchingPolicy
 from semcom_gym.agents.pair_policy import SetMaskablePolicy
 from semcom_gym.agents.policies import SetActorCriticPolicy, SetPolicy, SetSACPolicy, SetTD3Policy, SetTQCPolicy
 from semcom_gym.envs import IDS, validate
@@ -29,6 +30,9 @@ ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], type[BasePolicy]]] = {
     "maskable_ppo": (MaskablePPO, SetMaskablePolicy),
 }
 """Name -> algorithm and the set policy that ``policy: SetPolicy`` stands for."""
+
+POLICIES: dict[str, type[BasePolicy]] = {"MatchingPolicy": MatchingPolicy}
+"""Other policies that a file may name."""
 
 
 class Linear:
@@ -67,7 +71,7 @@ def load(env_id: str, algo: str, overrides: dict[str, Any] | None = None, **size
     for name in ("n_timesteps", "n_envs"):
         settings[name] = int(settings[name]) if isinstance(settings[name], float) else settings[name]
         validate.integer(name, settings[name])
-    validate.choice("policy", settings["policy"], ("SetPolicy",))
+    validate.choice("policy", settings["policy"], ("SetPolicy", *POLICIES))
     return settings
 
 

@@ -12,11 +12,13 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+from gymnasium import spaces
 from sb3_contrib.common.maskable.distributions import MaskableCategoricalDistribution
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
+from semcom_gym.agents.policies import layout_kwargs
 from semcom_gym.envs.problems import ObservationLayout
 from semcom_gym.envs.sfma import pairs as pairing
 
@@ -29,6 +31,16 @@ def pair_layout_kwargs(observation: ObservationLayout) -> dict[str, Any]:
         "global_features": len(observation.global_features),
         "mirror": mirror(observation.pair_features),
     }
+
+
+def space_kwargs(venv: Any) -> dict[str, Any]:
+    """The policy_kwargs that tell a policy how the observations and actions of an environment of this package fold."""
+    if not venv.observation_layout.pair_features:
+        return dict(layout_kwargs(venv.observation_layout, venv.action_layout))
+    kwargs = pair_layout_kwargs(venv.observation_layout)
+    if isinstance(venv.single_action_space, spaces.Box):
+        kwargs["blocks"] = len(venv.action_layout.blocks)
+    return kwargs
 
 
 def mirror(pair_features: Sequence[str]) -> list[int]:

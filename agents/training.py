@@ -30,8 +30,7 @@ from tqdm import tqdm
 from semcom_gym import __version__
 from semcom_gym.agents import hyperparams as hp
 from semcom_gym.agents.callbacks import Reference, TrainingLog, Validation, log_hyperparameters, log_validation
-from semcom_gym.agents.pair_policy import pair_layout_kwargs
-from semcom_gym.agents.policies import layout_kwargs
+from semcom_gym.agents.pair_policy import space_kwargs
 from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import default_preset, validate
@@ -158,13 +157,10 @@ def _backend(algo: str, device: str) -> dict[str, str]:
 def _build(env: SB3VecEnv, identity: dict[str, Any], device: str) -> BaseAlgorithm:
     """A new model for ``env``."""
     algorithm, policy = hp.ALGORITHMS[identity["algo"]]
+    policy = hp.POLICIES.get(identity["hyperparams"]["policy"], policy)
     venv = env.venv.unwrapped
     arguments = hp.arguments(identity["hyperparams"], venv.action_layout.size)
-    if venv.observation_layout.pair_features:
-        layout = pair_layout_kwargs(venv.observation_layout)
-    else:
-        layout = layout_kwargs(venv.observation_layout, venv.action_layout)
-    arguments["policy_kwargs"] = layout | arguments.get("policy_kwargs", {})
+    arguments["policy_kwargs"] = space_kwargs(venv) | arguments.get("policy_kwargs", {})
     try:
         return algorithm(policy, env, seed=identity["seed"], device=device, **arguments)
     except TypeError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from semcom_gym.benchmarks.commands import Job, add, instances, parse_overrides
 from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
-FIGURES = ("crra",)
+FIGURES = ("crra", "sfma")
 GROUPS = ("scalar", "vector", "solver", "agent")
-PAPER_METHODS = {"SemCom/CRRA-v0": "crra", "SemCom/CRRAUS-v0": "crraus"}
+PAPER_METHODS = {"SemCom/CRRA-v0": "crra", "SemCom/CRRAUS-v0": "crraus", "SemCom/SFMA-v0": "paper"}
 """The published algorithm of each id that has one."""
 
 
@@ -52,8 +53,18 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     figures.add_argument("paper", help=f"one of: {', '.join(FIGURES)}")
     figures.add_argument("--only", nargs="+", type=int, metavar="N", help="numbers of figures (default: all)")
-    figures.add_argument("-n", "--instances", type=int, help="instances to average over (default: 30; 2 with --quick)")
-    figures.add_argument("--success", default="exact", help="success model: exact or approximate (default: exact)")
+    figures.add_argument(
+        "-n",
+        "--instances",
+        type=int,
+        help="instances to average over (default: 30 of crra, 100 of sfma; 2 with --quick)",
+    )
+    figures.add_argument("--success", help="of crra: success model, exact or approximate (default: exact)")
+    figures.add_argument("--preset", help="of sfma: preset, the calibration (default: default)")
+    figures.add_argument(
+        "--slow", type=int, metavar="N", help="of sfma: instances of methods that are slow (default: 50)"
+    )
+    figures.add_argument("--bound", action="store_true", default=None, help="of sfma: the bound in all figures")
     figures.add_argument("--quick", action="store_true", help="only the ends of every axis: a test that all of it runs")
     figures.add_argument("--out", help="folder of CSV files, pictures and claims.md (default: results/figures/PAPER)")
     _cells(figures)
@@ -190,35 +201,39 @@ def _show_proofs(found: dict[str, Any]) -> str:
 
 def _figures(args: argparse.Namespace) -> Job:
     validate.choice("paper", args.paper, FIGURES)
-    from semcom_gym.benchmarks.figures import crra as paper
-
     for module in ("matplotlib", "tqdm", "cvxpy"):
         baselines.solution.require(module, "figures")
-    chosen = paper.figures(args.success, args.quick)
+    paper = importlib.import_module(f"semcom_gym.benchmarks.figures.{args.paper}")
+    names = ("success", "preset", "slow", "bound")
+    given = {name: value for name in names if (value := getattr(args, name)) is not None}
+    validate.keywords(f"figures {args.paper}", given, paper.OPTIONS)
+    options = paper.OPTIONS | given
+    chosen = paper.figures(**options, quick=args.quick)
     if args.only is not None:
         numbers = {int(figure.name.removeprefix("figure_")): figure for figure in chosen}
         for number in args.only:
             validate.choice("figure", number, numbers)
         chosen = [numbers[number] for number in args.only]
-    n = (2 if args.quick else 30) if args.instances is None else args.instances
+    n = (2 if args.quick else paper.INSTANCES) if args.instances is None else args.instances
     validate.integer("--instances", n)
     cells = store.Store(args.cells)
     out = store.make_folder(args.out or f"results/figures/{args.paper}")
-    return Job(lambda: _run_figures(args, paper, chosen, n, cells, out), _show_figures, cells.kept)
+    return Job(lambda: _run_figures(paper, args.paper, options, chosen, n, cells, out), _show_figures, cells.kept)
 
 
 def _run_figures(
-    args: argparse.Namespace, paper: Any, chosen: list[Any], n: int, cells: store.Store, out: Path
+    paper: Any, name: str, options: dict[str, Any], chosen: list[Any], n: int, cells: store.Store, out: Path
 ) -> dict[str, Any]:
     from semcom_gym.benchmarks.figures import sweep
 
-    found = sweep.compute(args.paper, chosen, n, cells)
+    found = sweep.compute(name, chosen, n, cells)
     files = sweep.write(chosen, found, out)
     claims = paper.claims(found)
-    notes = f"{n} test instances, {args.success} success model, code {store.code_version('envs', 'baselines')}."
+    notes = f"{paper.about(n, **options)}, code {store.code_version('envs', 'baselines')}."
+    text = sweep.claims_markdown(f"{name}: the paper's claims and our data", claims, notes, paper.appendix(found))
     page = out / "claims.md"
-    store.write_atomically(page, sweep.claims_markdown(f"{args.paper}: the paper's claims and our data", claims, notes))
-    return {"claims": claims, "files": [str(file) for file in (*files, page)], "n": n, "success": args.success}
+    store.write_atomically(page, text)
+    return {"claims": claims, "files": [str(file) for file in (*files, page)], "n": n, **options}
 
 
 def _show_figures(found: dict[str, Any]) -> str:

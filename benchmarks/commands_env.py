@@ -99,10 +99,9 @@ def _transceivers(problem: str) -> dict[str, str]:
 
 def _show_list(found: dict[str, Any]) -> str:
     rows = [
-        [env_id, entry["default_preset"], str(entry["observation"][0]), _size(entry),
-         ", ".join([*(f"{block} of pairs" for block in entry["pair_blocks"]), *entry["action_blocks"]])]
+        [env_id, entry["default_preset"], str(entry["observation"][0]), *_action(entry)]
         for env_id, entry in found["environments"].items()
-    ]  # fmt: skip
+    ]
     parts = [table.aligned(["id", "preset", "observation", "action", "blocks of the action"], rows, left=(0, 1, 4))]
     for name, room in found["problems"].items():
         width = max(map(len, room["methods"]))
@@ -119,9 +118,12 @@ def _show_list(found: dict[str, Any]) -> str:
     return "\n\n".join(parts)
 
 
-def _size(entry: dict[str, Any]) -> str:
-    """How large an action is: its entries, or of how many one is chosen."""
-    return f"1 of {entry['choices']}" if entry["choices"] else str(entry["action"][0])
+def _action(entry: dict[str, Any]) -> tuple[str, str]:
+    """How large an action is, and what it says."""
+    if entry["choices"]:
+        return f"1 of {entry['choices']}", f"a {entry['pair_blocks'][0]} per step"
+    blocks = [*(f"{block} (per pair)" for block in entry["pair_blocks"]), *entry["action_blocks"]]
+    return str(entry["action"][0]), ", ".join(blocks)
 
 
 # --- solve ---------------------------------------------------------------------------------------------------------

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +12,10 @@ from semcom_gym.baselines.solution import require
 from semcom_gym.benchmarks import store
 from semcom_gym.benchmarks.leaderboard import Leaderboard, Row
 
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-MARKERS = ("o", "s", "^", "D", "v", "P")
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 FLOOR = -1.0  # left end of the score axis: what an infeasible decision scores
+PRINTED = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.2}
 KINDS = {"solver": (COLOURS[0], "o"), "agent": (COLOURS[1], "D")}
 
 
@@ -94,8 +95,13 @@ def lines(
     y_label: str,
     series: Sequence[tuple[str, Sequence[float], Sequence[float], Sequence[tuple[float, float]]]],
     log_x: bool = False,
+    printed: Mapping[str, Mapping[float, float]] | None = None,
 ) -> Path:
-    """Curves with intervals: (label, x, y, intervals) each. A bound is a thin dashed line on top."""
+    """Curves with intervals: (label, x, y, intervals) each. A bound is a thin dashed line on top.
+
+    printed: label -> {x: a paper's number}, as open markers.
+    """
+    printed = printed or {}
     figure, axes = new(6.5, 4.5)
     for index, (label, x, y, intervals) in enumerate(series):
         if label == "bound":
@@ -105,12 +111,48 @@ def lines(
         axes.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.5, label=label)
         low, high = zip(*intervals, strict=True)
         axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        for place, value in printed.get(label, {}).items():
+            axes.plot([place], [value], color=colour, **PRINTED | {"marker": marker})
+    if printed:
+        axes.plot([], [], color="black", label="printed in the paper", **PRINTED)
     if log_x:
         axes.set_xscale("log")
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, frameon=False)
+    return save(figure, path)
+
+
+def bars(
+    path: Path,
+    title: str,
+    x_label: str,
+    y_label: str,
+    series: Sequence[tuple[str, Sequence[float], Sequence[float], Sequence[float]]],
+    printed: Mapping[str, Mapping[float, float]],
+) -> Path:
+    """A group of bars at every x, each with one standard deviation: (label, x, y, deviation) each.
+
+    printed: label -> {x: a paper's number}, as open markers.
+    """
+    figure, axes = new(7.5, 4.5)
+    groups = sorted({float(x) for _, places, _, _ in series for x in places})
+    width = 0.84 / len(series)
+    for index, (label, x, y, deviation) in enumerate(series):
+        shift = (index - (len(series) - 1) / 2) * width
+        places = [groups.index(float(value)) + shift for value in x]
+        colour = "black" if label == "bound" else COLOURS[index % len(COLOURS)]
+        axes.bar(places, y, 0.9 * width, color=colour, label=label)
+        axes.errorbar(places, y, deviation, fmt="none", ecolor="#444444", elinewidth=1.0, capsize=2.5)
+        for place, value in printed.get(label, {}).items():
+            axes.plot([groups.index(float(place)) + shift], [value], color="black", **PRINTED)
+    axes.plot([], [], color="black", label="printed in the paper", **PRINTED)
+    axes.set_xticks(range(len(groups)), [f"{x:g}" for x in groups])
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=8, frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, -0.14))
     return save(figure, path)
 
 

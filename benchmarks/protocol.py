@@ -167,7 +167,9 @@ def decide_by_method(task: Task, method: str, **options: Any) -> Decisions:
     return Decisions(objective, feasible, np.asarray(found.seconds, float))
 
 
-def totals(problem: envs.Problem, params: Any, instance: Any, method: str, found: baselines.Solution) -> dict[str, Array]:
+def totals(
+    problem: envs.Problem, params: Any, instance: Any, method: str, found: baselines.Solution
+) -> dict[str, Array]:
     """The terms of a solution that are one number per instance, (n,) each; none of another transceiver's."""
     if baselines.solution.transceiver(problem.name, method) is not None:
         return {}

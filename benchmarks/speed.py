@@ -1,7 +1,8 @@
 """Speed as ratios measured in one run: our environments beside Gymnasium's CartPole, solvers and agents per instance.
 
-Actions are drawn before the clock starts. Every row is measured ``repeats`` times, in turn with the others, so that a
-busy machine slows all of them; the medians are reported, per second of wall time and per second of CPU time.
+Actions are drawn before the clock starts; where they are choices, they are picked among those allowed. Every row is
+measured ``repeats`` times, in turn with the others, so that a busy machine slows all of them; the medians are reported,
+per second of wall time and per second of CPU time.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import gymnasium as gym
+import numpy as np
 
 from semcom_gym import baselines, envs
 from semcom_gym.benchmarks import protocol, store, table
@@ -24,7 +26,9 @@ from semcom_gym.benchmarks.progress import bar
 
 CARTPOLE = "CartPole-v1"
 DRAWN = 256  # actions drawn ahead
+VECTOR_DRAWN = 8
 SOLVER_BATCH = 256
+SOLVER_BATCHES = {"sfma": 64}  # of problems whose batched solver takes tens of milliseconds per instance
 SLOW_BATCH = 4  # instances of a method that goes through cvxpy
 PACKAGES = ("semcom-gym", "gymnasium", "numpy", "scipy", "torch", "cvxpy", "stable-baselines3")
 
@@ -83,36 +87,47 @@ def scalar_items() -> list[Item]:
     rows = []
     for env_id in (CARTPOLE, *envs.IDS):
         env = gym.make(env_id)
-        env.reset(seed=0)
-        env.action_space.seed(0)
-        actions = [env.action_space.sample() for _ in range(DRAWN)]
         against = None if env_id == CARTPOLE else f"gym.make {CARTPOLE}"
-        rows.append(Item("scalar", f"gym.make {env_id}", "steps", _scalar_work(env, actions), against))
+        rows.append(Item("scalar", f"gym.make {env_id}", "steps", _scalar_work(env), against))
     return rows
 
 
-def _scalar_work(env: Any, actions: list[Any]) -> Callable[[], int]:
+def _scalar_work(env: Any) -> Callable[[], int]:
+    action = _drawn(env, DRAWN)
+
     def work() -> int:
-        for action in actions:
-            _, _, terminated, truncated, _ = env.step(action)
+        for k in range(DRAWN):
+            _, _, terminated, truncated, _ = env.step(action(k))
             if terminated or truncated:
                 env.reset()
-        return len(actions)
+        return DRAWN
 
     return work
+
+
+def _drawn(env: Any, count: int) -> Callable[[int], Any]:
+    """Reset, and draw random actions by number; choices are those allowed that have the largest random score."""
+    env.reset(seed=0)
+    env.action_space.seed(0)
+    masks = getattr(env.unwrapped, "action_masks", None)
+    if masks is None:
+        return [env.action_space.sample() for _ in range(count)].__getitem__
+    scores = np.random.default_rng(0).random((count, *masks().shape))
+    return lambda k: np.argmax(np.where(masks(), scores[k], -1.0), axis=-1)
 
 
 def vector_items(batches: Sequence[int], device: str = "cpu") -> list[Item]:
     """step of the vector environments (they reset themselves), every id on NumPy and torch, and CartPole.
 
-    Raises ValueError for a device that cannot be used.
+    An id whose decisions take several steps has no torch backend. Raises ValueError for a device that cannot be used.
     """
     rows = []
     for n in batches:
         cartpole = f"vector {CARTPOLE} x{n}"
         rows.append(Item("vector", cartpole, "steps", _vector_work(_cartpole(n), n)))
         for env_id in envs.IDS:
-            for backend in ("numpy", "torch"):
+            stepwise = protocol.is_stepwise(protocol.make_vector(env_id, 1))
+            for backend in ("numpy",) if stepwise else ("numpy", "torch"):
                 where = device if backend == "torch" else "cpu"
                 env = protocol.make_vector(env_id, n, backend=backend, device=where)
                 name = f"vector {env_id} {backend}{'' if where == 'cpu' else ' ' + where} x{n}"
@@ -125,31 +140,29 @@ def _cartpole(n: int) -> Any:
 
 
 def _vector_work(env: Any, n: int) -> Callable[[], int]:
-    env.reset(seed=0)
-    env.action_space.seed(0)
-    actions = [env.action_space.sample() for _ in range(8)]
+    action = _drawn(env, VECTOR_DRAWN)
     if getattr(env.unwrapped, "backend", "numpy") == "torch":
         import torch
 
-        actions = [torch.as_tensor(action, device=env.unwrapped.device) for action in actions]
+        placed = [torch.as_tensor(action(k), device=env.unwrapped.device) for k in range(VECTOR_DRAWN)]
+        action = placed.__getitem__
 
     def work() -> int:
-        for action in actions:
-            reward = env.step(action)[1]
+        for k in range(VECTOR_DRAWN):
+            reward = env.step(action(k))[1]
         float(reward[0])  # waits for a GPU
-        return len(actions) * n
+        return VECTOR_DRAWN * n
 
     return work
 
 
 def solver_items(env_id: str, slow: str, fast: str = "fast") -> list[Item]:
     """The batched solver beside the paper's algorithm, in instances."""
-    task = protocol.task(env_id, n=SOLVER_BATCH)
-    problem = task.problem.name
+    problem = protocol.task(env_id, n=1).problem.name
+    task = protocol.task(env_id, n=SOLVER_BATCHES.get(problem, SOLVER_BATCH))
     rows = []
     slow_name = f"{slow}, {task.label}"
-    for method, n in ((slow, SLOW_BATCH), (fast, SOLVER_BATCH)):
-        part = task.instance[:n]
+    for method, part in ((slow, task.instance[:SLOW_BATCH]), (fast, task.instance)):
 
         def work(method: str = method, part: Any = part) -> int:
             baselines.solve(problem, task.params, part, method)
@@ -161,7 +174,10 @@ def solver_items(env_id: str, slow: str, fast: str = "fast") -> list[Item]:
 
 
 def agent_items(env_id: str, device: str = "cpu") -> list[Item]:
-    """The policies of the agents that ship for an id's own preset, in decisions, beside the batched solver."""
+    """The policies of the agents that ship for an id's own preset, in decisions.
+
+    A decision in several steps counts with what its environment solves for at the end.
+    """
     from semcom_gym import agents
     from semcom_gym.benchmarks import competitors
 
@@ -172,6 +188,8 @@ def agent_items(env_id: str, device: str = "cpu") -> list[Item]:
         model = agents.load(env_id, algo, task.preset, device=device)
 
         def work(model: Any = model) -> int:
+            if task.stepwise:
+                return len(agents.allocate(model, task.problem, task.params, task.instance))
             return len(agents.act(model, observation))
 
         rows.append(Item("agent", f"agent {algo}, {task.label}", "decisions", work))

@@ -81,7 +81,8 @@ def _pairs(terms: dict[str, Any]) -> np.ndarray[Any, Any] | None:
     """(K, 2) the users of each group, if the decision pairs users."""
     if "pair" not in terms:
         return None
-    return np.stack(np.triu_indices(2 * len(terms["pair"]), 1), axis=-1)[terms["pair"]]
+    members = np.stack(np.triu_indices(2 * len(terms["pair"]), 1), axis=-1)
+    return np.asarray(members[terms["pair"]])
 
 
 def _served(terms: dict[str, Any], users: int) -> np.ndarray[Any, Any]:
@@ -151,8 +152,8 @@ def _draw_bars(axes: Any, name: str, values: Any, terms: dict[str, Any], *, last
     served = _served(terms, bars)
     place = np.arange(1, bars + 1)
     if values.ndim == 2:
-        for side, alpha in enumerate((1.0, 0.6)):
-            axes.bar(place + 0.37 * side - 0.185, values[:, side], width=0.34, color=color, alpha=alpha, zorder=2)
+        for user, alpha in enumerate((1.0, 0.6)):
+            axes.bar(place + 0.37 * user - 0.185, values[:, user], width=0.34, color=color, alpha=alpha, zorder=2)
     else:
         axes.bar(place, np.where(served, values, 0.0), width=0.72, color=color or _colors(terms, bars), zorder=2)
     if scale == "share":

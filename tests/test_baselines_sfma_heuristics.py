@@ -200,9 +200,9 @@ def test_noma_solves_the_blind_instance() -> None:
     assert solution.feasible.all()
     again = SFMA.evaluate(params, schemes.blind(params, instance), solution.allocation)
     np.testing.assert_allclose(solution.objective, again.objective, rtol=1e-12)
-    assert schemes.noma(params, instance, method="fast").objective.mean() > solution.objective.mean()
-    with pytest.raises(ValueError, match="unknown noma method 'papr'"):
-        schemes.noma(params, instance, method="papr")
+    assert schemes.noma(params, instance, solver="fast").objective.mean() > solution.objective.mean()
+    with pytest.raises(ValueError, match="unknown noma solver 'papr'"):
+        schemes.noma(params, instance, solver="papr")
 
 
 def test_fdma_by_hand() -> None:

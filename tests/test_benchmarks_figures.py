@@ -1,15 +1,19 @@
 """Figures of the papers: data, pictures, claims, and going on after a kill."""
 
 import csv
+import dataclasses
+import json
 
 import numpy as np
 import pytest
 
 from semcom_gym import envs
-from semcom_gym.baselines import crra
+from semcom_gym.baselines import crra, sfma
+from semcom_gym.baselines.solution import Bound
 from semcom_gym.benchmarks import cli, store
 from semcom_gym.benchmarks.figures import crra as paper
-from semcom_gym.benchmarks.figures import sweep
+from semcom_gym.benchmarks.figures import sfma as sfma_paper
+from semcom_gym.benchmarks.figures import sfma_claims, sweep
 
 pytest.importorskip("matplotlib")
 
@@ -134,3 +138,169 @@ def test_a_loss_is_no_gain_that_is_largest_somewhere():
     rivals = {"fra": line(1.0, 1.0), "fcr": line(0.5, 0.5)}
     assert verdict(paper._most_when_tight, crraus=line(1.2, 1.1), **rivals) == "yes"
     assert verdict(paper._most_when_tight, crraus=line(0.9, 0.8), **rivals) == "no"
+
+
+# --- sfma ----------------------------------------------------------------------------------------------------------
+
+
+def stand_in(method, factor, infeasible=()):
+    """``equal`` under another name, with its objective changed, so that a slow method costs nothing."""
+
+    def run(params, instance, **options):
+        found = sfma.heuristics.equal(params, instance)
+        feasible = ~np.isin(np.arange(len(instance)), infeasible)
+        return dataclasses.replace(found, objective=factor * found.objective, feasible=feasible)
+
+    return dataclasses.replace(sfma.METHODS[method], run=run)
+
+
+@pytest.fixture
+def cheap(monkeypatch):
+    """Every scheme of Figure 8 as a multiple of equal allocation; channel pairing fails on the second instance."""
+    factors = {"paper": 1.1, "fast": 1.2, "noma": 0.8, "random_pairing": 0.6}
+    for method, factor in factors.items():
+        monkeypatch.setitem(sfma.METHODS, method, stand_in(method, factor))
+    monkeypatch.setitem(sfma.METHODS, "channel_pairing", stand_in("channel_pairing", 0.7, infeasible=[1]))
+
+    def prove(params, instance):
+        best = sfma.heuristics.equal(params, instance)
+        return Bound(1.25 * best.objective, np.full(len(instance), 0.2), best, np.zeros(len(instance)))
+
+    monkeypatch.setattr(sfma, "prove", prove)
+
+
+def test_constants_are_those_of_the_paper_sfma():
+    figures = {figure.name: figure for figure in sfma_paper.figures("tight", slow=7)}
+    assert list(figures) == [f"figure_{k:02d}" for k in range(5, 9)]
+    base = envs.problem("sfma").preset("tight")
+    point = figures["figure_05"].lines["paper"][5]
+    assert (point.x, point.params, point.most) == (30.0, base, 7)
+    assert figures["figure_05"].lines["fast"][0].params.max_power_w == pytest.approx(0.1)
+    assert figures["figure_05"].lines["fast"][-1].params.max_power_w == pytest.approx(10**0.4)
+    assert figures["figure_05"].lines["fdma"][0].most is None
+    assert [p.params.num_users for p in figures["figure_06"].lines["equal"]] == [6, 8, 10, 12, 14, 16]
+    assert [p.params.max_bandwidth_hz for p in figures["figure_07"].lines["equal"]][::3] == [4e6, 10e6, 16e6]
+    assert figures["figure_08"].lines[sfma_claims.NOMA_FAST][1].options == {"solver": "fast"}
+    drawn = {name for name, figure in figures.items() if "bound" in figure.lines}
+    assert drawn == {"figure_08"}
+    assert all("bound" in figure.lines for figure in sfma_paper.figures(bound=True))
+    for figure in figures.values():
+        for label, numbers in figure.printed.items():
+            assert set(numbers) <= {point.x for point in figure.lines[label]}
+
+
+def test_sfma_figure_has_both_counts_printed_numbers_and_what_the_sum_rate_hides(tmp_path, cheap, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["figures", "sfma", "--only", "8", "-n", "3", "--slow", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["n"], found["slow"], found["preset"]) == (3, 2, "default")
+    folder = tmp_path / "results/figures/sfma"
+    assert (folder / "figure_08.png").read_bytes().startswith(b"\x89PNG")
+    rows = {(row["line"], row["users"]): row for row in csv.DictReader((folder / "figure_08.csv").open())}
+    assert len(rows) == 9 * 2
+    paper, fast, channel, fdma = (rows[name, "10.0"] for name in ("paper", "fast", "channel_pairing", "fdma"))
+    assert [row["instances"] for row in (paper, fast, channel)] == ["2", "3", "2"]
+    assert [row["infeasible"] for row in (paper, fast, channel)] == ["0", "0", "1"]
+    assert [row["printed"] for row in (paper, fast, channel)] == ["90.5", "", "68.9"]
+    params = envs.problem("sfma").preset("default")
+    instance = envs.problem("sfma").sample_split(params, "test", 3)
+    equal = sfma.heuristics.equal(params, instance)
+    rates = envs.problem("sfma").evaluate(params, instance, equal.allocation).terms["min_rate_mbit_s"]
+    assert float(fast["sum rate [Mbit/s]"]) == pytest.approx(1.2 * equal.objective.mean(), rel=1e-12)
+    assert float(fast["standard deviation"]) == pytest.approx(1.2 * equal.objective.std(ddof=1), rel=1e-12)
+    assert float(fast["min_rate_mbit_s"]) == pytest.approx(rates.mean(), rel=1e-12)
+    assert float(channel["sum rate [Mbit/s]"]) == pytest.approx(0.7 * equal.objective[0], rel=1e-12)
+    assert float(channel["min_rate_mbit_s"]) == pytest.approx(rates[0], rel=1e-12)
+    assert fdma["min_rate_mbit_s"] == ""
+    page = (folder / "claims.md").read_text()
+    assert "3 test instances (2 for `paper`" in page
+    assert "paper: 10 % and 10 %; fast: 20 % and 20 %" in page
+    assert f"| fast | {1.2 * equal.objective.mean():.1f} |" in page
+    assert "| 8 | channel_pairing | 8: 50, 10: 50 |" in page
+
+
+def test_all_sfma_claims_are_decided(tmp_path, cheap):
+    """Every rule on every figure at the ends of the axes, and where nothing at all is feasible."""
+    figures = sfma_paper.figures(slow=2, quick=True)
+    found = sweep.compute("sfma", figures, 2, store.Store(tmp_path))
+    claims = sfma_paper.claims(found)
+    assert len(claims) == 25
+    assert {claim.figure for claim in claims} == {"5", "6", "7", "8"}
+    empty = {
+        name: {label: sweep.Line(line.x, np.full_like(line.value, np.nan)) for label, line in lines.items()}
+        for name, lines in found.items()
+    }
+    assert {claim.verdict for claim in sfma_paper.claims(empty)} == {"no"}
+    assert "no instance" not in sfma_paper.appendix(found)
+    assert sfma_paper.appendix({}) == "\nEvery scheme solves every instance.\n"
+
+
+def rated(x, **rates):
+    """Lines over ``x`` with these means; NOMA by the fast solver is that of Algorithm 4 unless it is named."""
+    rates = {name.replace("noma_fast", sfma_claims.NOMA_FAST): values for name, values in rates.items()}
+    if "noma" in rates:
+        rates.setdefault(sfma_claims.NOMA_FAST, rates["noma"])
+    x = np.array(x, float)
+    return {name: sweep.Line(x, np.array(values, float)[:, None]) for name, values in rates.items()}
+
+
+def test_gain_is_over_the_instances_that_both_solve():
+    one = sweep.Line(np.array([1.0]), np.array([[2.0, 4.0, np.nan]]))
+    other = sweep.Line(np.array([1.0]), np.array([[1.0, np.nan, 1.0, 100.0]]))
+    assert sweep.gain(one, other, 1.0) == 1.0
+    assert sweep.gain(other, one, 1.0) == -0.5
+    nothing = sweep.Line(np.array([1.0]), np.array([[np.nan]]))
+    assert np.isnan(sweep.gain(one, nothing, 1.0))
+
+
+def test_sfma_best_everywhere_passes_over_rivals_that_fail():
+    rivals = {"equal": [np.nan, 1.0], "fdma": [0.9, 0.9], "channel_pairing": [0.1, 0.1], "noma": [0.5, 0.5]}
+    claim = sfma_claims._best_everywhere(rated([20, 34], paper=[1.0, 1.1], fast=[1.0, 1.2], **rivals))
+    assert claim.verdict == "yes"
+    assert "paper: least gain 10 %, over equal at 34 dBm" in claim.ours
+    claim = sfma_claims._best_everywhere(rated([20, 34], paper=[0.8, 1.1], fast=[1.0, 1.2], **rivals))
+    assert claim.verdict == "partly"
+
+
+@pytest.mark.parametrize(
+    ("rule", "x", "rates", "expected"),
+    [
+        ("_over_equal", (20, 34), {"paper": [1.5, 1.0], "fast": [1.55, 1.05], "equal": [1.0, 1.0]}, "yes"),
+        ("_over_equal", (20, 34), {"paper": [1.3, 1.0], "fast": [2.0, 1.0], "equal": [1.0, 1.0]}, "partly"),
+        ("_over_equal", (20, 34), {"paper": [1.3, 1.2], "fast": [2.0, 1.2], "equal": [1.0, 1.0]}, "no"),
+        ("_order", (30,), {"paper": [5], "equal": [4], "fdma": [3], "channel_pairing": [2], "noma": [1]}, "yes"),
+        ("_order", (30,), {"paper": [1], "equal": [2], "fdma": [3], "channel_pairing": [4], "noma": [5]}, "no"),
+        ("_decline", (6, 16), {"paper": [100, 85], "fast": [100, 91]}, "yes"),
+        ("_decline", (6, 16), {"paper": [100, 85], "fast": [100, 101]}, "partly"),
+        ("_decline_of_noma", (6, 16), {"noma": [100, 80]}, "no"),
+        ("_constant", (6, 16), {"fdma": [76, 77]}, "yes"),
+        ("_constant", (6, 16), {"fdma": [76, 80]}, "no"),
+        ("_crossover_of_users", (6, 16), {"paper": [1.22, 1.04], "fast": [1.22, 1.2], "fdma": [1, 1]}, "partly"),
+        ("_crossover_of_bandwidth", (4, 8), {"paper": [0.9, 1.1], "fast": [0.8, 1.2], "fdma": [1, 1]}, "yes"),
+        ("_crossover_of_bandwidth", (4, 8), {"paper": [1.1, 1.2], "fast": [0.5, 0.9], "fdma": [1, 1]}, "no"),
+        ("_widening", (6, 8, 10), {"paper": [1, 1.1, 1.2], "fast": [1, 1.2, 1.1], "fdma": [1, 1, 1]}, "partly"),
+        ("_noma_over_fdma", (16,), {"noma": [110], "fdma": [109]}, "yes"),
+        ("_channel_below_fdma", (20, 34), {"channel_pairing": [1, 3], "fdma": [2, 2]}, "partly"),
+        ("_channel_last", (10,), {"paper": [5], "equal": [4], "fdma": [3], "channel_pairing": [1], "noma": [2]}, "yes"),
+    ],
+)  # fmt: skip
+def test_sfma_verdicts_follow_from_the_data(rule, x, rates, expected):
+    assert getattr(sfma_claims, rule)(rated(x, **rates)).verdict == expected
+
+
+def test_sfma_levels_are_within_six_percent():
+    printed = {label: numbers[10] for label, numbers in sfma_claims.PRINTED["figure_08"].items()}
+    lines = rated([10], fast=[99], **{label: [1.05 * rate] for label, rate in printed.items()})
+    assert sfma_claims._levels_of_pairings(lines).verdict == "yes"
+    lines = rated([10], fast=[99], **{label: [1.07 * rate] for label, rate in printed.items()})
+    claim = sfma_claims._levels_of_pairings(lines)
+    assert claim.verdict == "no"
+    assert "paper 96.8 (by fast 99.0)" in claim.ours
+
+
+def test_sfma_deviation_is_of_the_instances():
+    values = {"paper": [1.0, 2.0], "fast": [1.0, 2.0], "equal": [1.0, 3.0]}
+    lines = {label: sweep.Line(np.array([10.0]), np.array([row])) for label, row in values.items()}
+    claim = sfma_claims._deviation(lines)
+    assert claim.verdict == "yes"
+    assert "paper 0.7, fast 0.7, equal 1.4" in claim.ours

@@ -2,10 +2,14 @@
 
 import json
 
+import gymnasium as gym
+import numpy as np
 import pytest
 
 from semcom_gym import envs
-from semcom_gym.benchmarks import speed
+from semcom_gym.baselines import sfma
+from semcom_gym.baselines.solution import Method
+from semcom_gym.benchmarks import protocol, speed
 
 torch = pytest.importorskip("torch")
 
@@ -43,10 +47,35 @@ def test_every_environment_is_measured_beside_cartpole():
     for env_id in envs.IDS:
         assert f"gym.make {env_id}" in names
         assert f"vector {env_id} numpy x4" in names
-        assert f"vector {env_id} torch x4" in names
+        assert (f"vector {env_id} torch x4" in names) == (env_id != "SemCom/SFMAPairing-v0")
     assert all(item.against in names for item in items if item.against)
-    assert [item.work() for item in items[:3]] == [speed.DRAWN] * 3
-    assert {item.work() for item in items[3:]} == {4 * 8}
+    scalar = len(envs.IDS) + 1
+    assert [item.work() for item in items[:scalar]] == [speed.DRAWN] * scalar
+    assert {item.work() for item in items[scalar:]} == {4 * speed.VECTOR_DRAWN}
+
+
+def test_choices_are_those_allowed():
+    env = gym.make("SemCom/SFMAPairing-v0", num_users=6)
+    action = speed._drawn(env, 12)
+    for k in range(12):
+        chosen = action(k)
+        assert env.unwrapped.action_masks()[chosen]
+        if env.step(chosen)[2]:
+            env.reset()
+    batch = protocol.make_vector("SemCom/SFMAPairing-v0", 3, num_users=6)
+    action = speed._drawn(batch, 1)
+    assert batch.unwrapped.action_masks()[np.arange(3), action(0)].all()
+
+
+def test_solvers_are_measured_on_batches_of_their_own(monkeypatch):
+    calls = []
+    for name in ("paper", "fast"):
+        stand_in = Method(lambda params, instance, name=name: calls.append((name, len(instance))), "test", "none")
+        monkeypatch.setitem(sfma.METHODS, name, stand_in)
+    slow, fast = speed.solver_items("SemCom/SFMA-v0", "paper")
+    assert (slow.against, fast.against) == (None, slow.name)
+    assert [item.work() for item in (slow, fast)] == [speed.SLOW_BATCH, speed.SOLVER_BATCHES["sfma"]]
+    assert calls == [("paper", speed.SLOW_BATCH), ("fast", speed.SOLVER_BATCHES["sfma"])]
 
 
 def test_result_is_written_with_the_machine(tmp_path):

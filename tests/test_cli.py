@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from semcom_gym import envs
-from semcom_gym.baselines import crra
+from semcom_gym.baselines import crra, sfma
 from semcom_gym.baselines.solution import Bound, Method
 from semcom_gym.benchmarks import certificates, cli, errors
 
@@ -68,9 +68,17 @@ def test_envs_lists_ids_presets_spaces_and_methods(capsys):
     assert found["environments"]["SemCom/CRRAUS-v0"]["default_preset"] == "select"
     assert found["environments"]["SemCom/CRRAUS-v0"]["action"] == [40]
     assert "fast" in found["problems"]["crra"]["methods"]
+    assert found["environments"]["SemCom/SFMA-v0"]["pair_blocks"] == ["pairing"]
+    assert found["environments"]["SemCom/SFMAPairing-v0"]["choices"] == 45
+    assert found["problems"]["sfma"]["transceivers"]["fdma"] == "SwinJSCC+OMA"
+    assert found["problems"]["crra"]["transceivers"] == {}
     code, out, _ = run(capsys, "envs")
     assert code == 0
     assert all(env_id in out for env_id in envs.IDS)
+    assert "75  pairing (per pair), power, bandwidth, ratio" in out
+    assert "1 of 45  a pair per step" in out
+    marked = {line.split()[1] for line in out.splitlines() if line.startswith("  * ")}
+    assert marked == {"noma", "fdma", "deepjscc_noma", "bpg_ldpc_qam", "another"}
 
 
 def test_help_and_envs_import_nothing_heavy():
@@ -105,6 +113,26 @@ def test_solve_takes_seed_preset_and_parameters(capsys):
     params = problem.preset("hard", num_users=3, curves="vgg_0db")
     expected = crra.heuristics.fra(params, problem.sample(params, np.random.default_rng(7), 2))
     np.testing.assert_allclose(json.loads(out)["objective"], expected.objective, rtol=1e-12)
+
+
+def test_solve_shows_what_a_sum_rate_hides(capsys):
+    arguments = ("--method", "equal", "-n", 2, "--set", "num_users=4")
+    code, out, _ = run(capsys, "solve", "SemCom/SFMAPairing-v0", *arguments, "--json")
+    terms = json.loads(out)["terms"]
+    assert code == 0
+    assert set(terms) == {"min_rate_mbit_s", "images_per_s"}
+    code, out, _ = run(capsys, "solve", "SemCom/SFMA-v0", *arguments)
+    assert code == 0
+    assert f"{terms['min_rate_mbit_s'][1]:.4g}" in out
+    assert "images_per_s" in out
+
+
+def test_solve_says_whose_rate_another_transceivers_is(capsys):
+    arguments = ("solve", "SemCom/SFMA-v0", "--method", "fdma", "-n", 2)
+    code, out, _ = run(capsys, *arguments)
+    assert code == 0
+    assert "the objective is the rate of another transceiver, SwinJSCC+OMA" in out
+    assert json.loads(run(capsys, *arguments, "--json")[1])["terms"] == {}
 
 
 def test_solve_writes_a_trace_for_tensorboard(capsys, folder):
@@ -144,6 +172,18 @@ def test_benchmark_proves_the_bounds_it_ships(capsys, folder):
     assert code == 0
     assert json.loads(out)["proofs"][0]["file"] == str(file)
     assert json.loads(file.read_text())["command"].endswith("--prove --env SemCom/CRRA-v0 --preset default -n 4")
+
+
+def test_benchmark_of_both_sfma_ids_leaves_other_transceivers_out(capsys, folder, monkeypatch):
+    chosen = {name: sfma.METHODS[name] for name in ("equal", "fast", "fdma")}
+    monkeypatch.setattr(sfma, "METHODS", chosen)
+    arguments = ("benchmark", "--env", "SemCom/SFMA-v0", "SemCom/SFMAPairing-v0", "--agent", "-n", 2)
+    code, out, err = run(capsys, *arguments, "--set", "num_users=4", "--json")
+    boards = json.loads(out)["leaderboards"]
+    assert (code, err) == (0, "")
+    assert [{row["method"] for row in board["rows"]} for board in boards] == [{"equal", "fast"}] * 2
+    ours, theirs = ([row["score"] for row in board["rows"]] for board in boards)
+    assert ours[0]["value"] == pytest.approx(theirs[0]["value"], rel=1e-6)
 
 
 def test_methods_that_are_not_for_an_environment_are_named_and_left_out(capsys, folder, monkeypatch):
@@ -246,10 +286,18 @@ MISTAKES = {
         "'missing' holds no training run",
     ),
     "nobody": (("benchmark", "--env", "SemCom/CRRA-v0", "--method", "--agent"), "nothing to score on CRRA-v0 default"),
+    "other transceiver": (
+        ("benchmark", "--env", "SemCom/SFMA-v0", "--method", "equal", "noma"),
+        "sfma method 'noma' is not scored: it stands for another transceiver, SwinJSCC+NOMA",
+    ),
     "bounds of a variant": (("benchmark", "--prove", "--set", "num_users=3"), "drop --set and --split"),
     "device": (("speed", "--device", "gpu"), "device 'gpu' cannot be used"),
     "group": (("speed", "--only", "vectors"), "unknown group 'vectors'; valid: scalar, vector, solver, agent"),
-    "paper": (("figures", "cra"), "unknown paper 'cra'; valid: crra"),
+    "paper": (("figures", "cra"), "unknown paper 'cra'; valid: crra, sfma"),
+    "option of another paper": (("figures", "sfma", "--success", "exact"), "figures sfma: unknown argument 'success'"),
+    "option of the other paper": (("figures", "crra", "--slow", "3"), "figures crra: unknown argument 'slow'"),
+    "calibration": (("figures", "sfma", "--preset", "tigt"), "unknown sfma preset 'tigt'; valid: default, paper"),
+    "slow": (("figures", "sfma", "--slow", "0"), "--slow must be >= 1, got 0"),
     "figure": (("figures", "crra", "--only", "3"), "unknown figure 3; valid: 4, 5"),
     "success": (("figures", "crra", "--success", "exactly"), "unknown success model 'exactly'; valid: exact, approx"),
     "algorithm": (("train", "--env", "SemCom/CRRA-v0", "--algo", "dqn"), "unknown algorithm 'dqn'; valid: apg"),

@@ -16,7 +16,9 @@ from semcom_gym.envs import curve
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
-CRRA_PAGE = (ROOT / "docs" / "crra.md").read_text(encoding="utf-8")
+PROBLEM_PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in envs.NAMES}
+ANCHORS = {"crra": "fra", "sfma": "equal"}
+FULLEST = {"crra": "SemCom/CRRAUS-v0", "sfma": "SemCom/SFMA-v0"}  # the id that its tables of spaces describe
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -33,9 +35,9 @@ def commands() -> list[str]:
     return [line for line in lines if line.startswith("semcom-gym")]
 
 
-def table(heading: str, text: str = CRRA_PAGE) -> list[list[str]]:
-    """Cells of the first table after a heading, without its head."""
-    section = text.split(f"{heading}\n", 1)[1]
+def table(problem: str, heading: str) -> list[list[str]]:
+    """Cells of the first table after a heading of a problem's page ("" for its title), without its head."""
+    section = PROBLEM_PAGES[problem].split(f"{heading}\n", 1)[1]
     rows = re.search(r"(?:^\|.*\n)+", section, re.MULTILINE).group().splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
 
@@ -59,10 +61,11 @@ def test_command_is_one(command: str) -> None:
     args = cli.parser().parse_args(shlex.split(command, comments=True)[1:])
     ids = [value for value in shlex.split(command) if value.startswith("SemCom/")]
     assert set(ids) <= set(envs.IDS)
+    problem = gym.make(ids[0]).unwrapped.problem if ids else envs.problem("crra")
     method = getattr(args, "method", None) or []
-    assert set([method] if isinstance(method, str) else method) <= set(baselines.methods("crra"))
+    assert set([method] if isinstance(method, str) else method) <= set(baselines.methods(problem.name))
     preset = getattr(args, "preset", None) or []
-    assert set([preset] if isinstance(preset, str) else preset) <= set(envs.problem("crra").PRESETS)
+    assert set([preset] if isinstance(preset, str) else preset) <= set(problem.PRESETS)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
@@ -80,22 +83,25 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 
 def test_every_id_has_a_page() -> None:
-    rows = {code(row[0])[0]: code(row[2])[0] for row in table("# CRRA and CRRAUS")}
+    rows = {code(row[0])[0]: code(row[2])[0] for problem in PROBLEM_PAGES for row in table(problem, "")}
     assert set(rows) == set(envs.IDS)
     for name, preset in rows.items():
-        assert gym.make(name).unwrapped.params == envs.problem("crra").PRESETS[preset]
+        env = gym.make(name).unwrapped
+        assert env.params == env.problem.PRESETS[preset]
     assert all(f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8") for name in envs.IDS)
 
 
-def test_fields_of_params() -> None:
-    documented = {code(row[0])[0]: ast.literal_eval(code(row[3])[0]) for row in table("### Params")}
-    fields = {field.name: field.default for field in dataclasses.fields(envs.problem("crra").Params)}
+@pytest.mark.parametrize("name", envs.NAMES)
+def test_fields_of_params(name: str) -> None:
+    documented = {code(row[0])[0]: ast.literal_eval(code(row[3])[0]) for row in table(name, "### Params")}
+    fields = {field.name: field.default for field in dataclasses.fields(envs.problem(name).Params)}
     assert documented == fields
 
 
-def test_presets() -> None:
-    problem = envs.problem("crra")
-    rows = table("### Presets")
+@pytest.mark.parametrize("name", envs.NAMES)
+def test_presets(name: str) -> None:
+    problem = envs.problem(name)
+    rows = table(name, "### Presets")
     assert [code(row[0])[0] for row in rows] == list(problem.PRESETS)
     for row in rows:
         changes = dict(item.split("=", 1) for item in code(row[1]))
@@ -103,31 +109,48 @@ def test_presets() -> None:
         assert params == problem.PRESETS[code(row[0])[0]]
 
 
-def test_curves() -> None:
-    rows = {code(row[0])[0]: [float(cell) for cell in row[1:]] for row in table("### Curves")}
+def test_curves_of_crra() -> None:
+    rows = {code(row[0])[0]: [float(cell) for cell in row[1:]] for row in table("crra", "### Curves")}
     assert sorted(rows) == curve.shipped("crra")
     for name, numbers in rows.items():
         loaded = curve.load("crra", name, ())
         assert numbers == [*loaded.parameters.values(), loaded.goodness["rmse"]]
 
 
-def test_methods() -> None:
-    rows = [code(row[0])[0] for row in table("## Solvers")]
-    assert rows == list(baselines.methods("crra"))
-    assert baselines.anchor("crra") == "fra"
-    assert "the anchor" in dict(zip(rows, table("## Solvers"), strict=True))["fra"][1]
+def test_curves_of_sfma() -> None:
+    rows = {
+        code(row[0])[0]: [[float(x) for x in cell.split(" to ")] for cell in row[1:]]
+        for row in table("sfma", "### Curves")
+    }
+    assert sorted(rows) == curve.shipped("sfma")
+    for name, numbers in rows.items():
+        p = curve.load("sfma", name, ()).parameters
+        least = [row[-1] for row in p["distortion"]]
+        tables = [p[k] for k in ("rho_min", "rho_max", "midpoint_power_w", "midpoint_ratio", "steepness")]
+        assert [n * 2 if len(n) == 1 else n for n in numbers] == [*tables, least]
 
 
-def test_action_and_observation_tables() -> None:
-    env = gym.make("SemCom/CRRAUS-v0").unwrapped
-    assert [code(row[0])[0] for row in table("## Action space")] == list(env.action_layout.blocks)
-    rows = [name for row in table("## Observation space") for name in code(row[0])]
-    assert rows == [*env.observation_layout.user_features, *env.observation_layout.global_features]
+@pytest.mark.parametrize("name", envs.NAMES)
+def test_methods(name: str) -> None:
+    rows = {code(row[0])[0]: row[1] for row in table(name, "## Solvers")}
+    assert list(rows) == list(baselines.methods(name))
+    assert baselines.anchor(name) == ANCHORS[name]
+    assert "the anchor" in rows[ANCHORS[name]]
 
 
-def test_info_names() -> None:
-    env = gym.make("SemCom/CRRA-v0")
+@pytest.mark.parametrize("problem", envs.NAMES)
+def test_action_and_observation_tables(problem: str) -> None:
+    env = gym.make(FULLEST[problem]).unwrapped
+    done, seen = env.action_layout, env.observation_layout
+    assert [code(row[0])[0] for row in table(problem, "## Action space")] == [*done.pair_blocks, *done.blocks]
+    rows = [name for row in table(problem, "## Observation space") for name in code(row[0])]
+    assert rows == [*seen.user_features, *seen.pair_features, *seen.global_features]
+
+
+@pytest.mark.parametrize("problem", envs.NAMES)
+def test_info_names(problem: str) -> None:
+    env = gym.make(FULLEST[problem])
     env.reset(seed=0)
     info = env.step(env.action_space.sample())[4]
-    named = set(code(CRRA_PAGE.split("## Rewards\n")[1].split("##")[0]))
+    named = set(code(PROBLEM_PAGES[problem].split("## Rewards\n")[1].split("##")[0]))
     assert {key for key in info if not key.startswith("violation/")} | set(info["terms"]) <= named

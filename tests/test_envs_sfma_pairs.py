@@ -118,6 +118,16 @@ def test_scores_with_a_gradient_are_taken_as_numbers() -> None:
         assert all(is_perfect(row.numpy(), users) for row in chosen)
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("users", [10, 16])
+def test_float32_scores(users: int) -> None:
+    for kind in KINDS:
+        score = scores(kind, 3, users)
+        for row, chosen in zip(score, pairs.best_matching(score.astype(np.float32), users), strict=True):
+            assert is_perfect(chosen, users)
+            assert total(row, chosen) == pytest.approx(total(row, pairs.best_matching(row[None], users)[0]), abs=1e-3)
+
+
 def test_scores_are_left_as_they_are() -> None:
     for users in (6, 16):
         score = scores("random", 2, users)

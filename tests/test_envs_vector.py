@@ -17,7 +17,7 @@ TOLERANCE = {
     ("crra", "float64"): 1e-12,
     ("crra", "float32"): 1e-5,
     ("sfma", "float64"): 1e-9,  # budgets are met by root searches, which magnify rounding
-    ("sfma", "float32"): 2e-2,
+    ("sfma", "float32"): 0.1,  # and a hundredfold penalty magnifies a violation's rounding
 }
 FEASIBLE_PRESET = {"SemCom/SFMA-v0": "loose"}  # where every action is feasible; elsewhere every preset
 BACKENDS = ["numpy", "torch"]
@@ -239,7 +239,7 @@ def test_torch_reward_has_the_gradient_of_the_objective(env_id: str) -> None:
         shift = np.zeros_like(action)
         shift[:, k] = step
         slope = (objective(action + shift) - objective(action - shift)) / (2 * step)
-        np.testing.assert_allclose(gradient[:, k], slope, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(gradient[:, k], slope, rtol=1e-4 if problem.name == "crra" else 1e-3, atol=1e-6)
 
 
 def test_torch_selection_gate_has_a_useful_gradient() -> None:

@@ -6,10 +6,10 @@ from semcom_gym.baselines.solution import Method
 METHODS: dict[str, Method] = {
     "equal": Method(heuristics.equal, "best pairing at equal shares, best ratios", "Section IV, scheme 6"),
     "channel_pairing": Method(
-        heuristics.channel_pairing, "strongest with weakest channel, Algorithms 1 and 2", "Section IV, scheme 5", "cvxpy"
+        heuristics.channel_pairing, "strongest with weakest channel, Algorithms 1, 2", "Section IV, scheme 5", "cvxpy"
     ),
     "random_pairing": Method(
-        heuristics.random_pairing, "pairs at random, Algorithms 1 and 2", "no part of the paper", "cvxpy"
+        heuristics.random_pairing, "pairs at random, Algorithms 1, 2", "no part of the paper", "cvxpy"
     ),
     "paper": Method(paper.solve, "ratios, power and bandwidth, pairing in turn", "Algorithms 1-4", "cvxpy"),
     "paper_printed": Method(paper.solve_printed, "paper with its energy constraint as printed", "(29c)", "cvxpy"),

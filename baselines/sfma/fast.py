@@ -22,10 +22,13 @@ CHUNK = 16  # instances whose tables are held at once, at 45 pairs
 FORBIDDEN = 1e3  # off the value of a pair outside (21)
 
 
-def solve(params: Params, instance: Instance, *, candidates: int = 3, rounds: int | None = None) -> Solution:
-    """Solve a batch. candidates: matchings that compete; rounds: of exchanging partners around the best one, by
-    default 0 up to 12 users and 2 above.
+def solve(
+    params: Params, instance: Instance, *, candidates: int | None = None, rounds: int | None = None
+) -> Solution:
+    """Solve a batch. candidates: matchings that compete, by default 3, and 7 up to 6 users, whose local optima lie
+    further apart; rounds: of exchanging partners around the best one, by default 0 up to 12 users and 2 above.
     """
+    candidates = (7 if params.num_users <= 6 else 3) if candidates is None else candidates
     validate.integer("candidates", candidates)
     rounds = (0 if params.num_users <= 12 else 2) if rounds is None else rounds
     validate.integer("rounds", rounds, low=0)

@@ -37,7 +37,7 @@ class Settings:
     energy: str = "corrected"
     iterations: int = 50
     tolerance: float = sca.TOLERANCE
-    ratio_tolerance: float = 1e-6
+    ratio_tolerance: float = 1e-2
     progress: bool = False
 
     def __post_init__(self) -> None:

@@ -33,16 +33,16 @@ THRESHOLD_DB = np.array((-6.936, -5.147, -3.180, -1.253, 0.761, 2.699, 4.694, 6.
                          15.888, 17.814, 19.829))  # fmt: skip
 
 
-def noma(params: Params, instance: Instance, *, method: str = "paper", **options: Any) -> Solution:
+def noma(params: Params, instance: Instance, *, solver: str = "paper", **options: Any) -> Solution:
     """SwinJSCC+NOMA (scheme 1): the problem of :func:`blind`, solved by Algorithm 4 ("paper") or by "fast".
 
-    All constraints hold, and the allocation is one of the blind instance. options: of the method.
+    All constraints hold, and the allocation is one of the blind instance. options: of the solver.
     """
     from semcom_gym.baselines.sfma import fast, paper  # as in heuristics
 
     solvers = {"paper": paper.solve, "fast": fast.solve}
-    validate.choice("noma method", method, solvers)
-    return solvers[method](params, blind(params, instance), **options)
+    validate.choice("noma solver", solver, solvers)
+    return solvers[solver](params, blind(params, instance), **options)
 
 
 def blind(params: Params, instance: Instance, similarity: float = BLIND_SIMILARITY) -> Instance:

@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 
 from semcom_gym import envs
-from semcom_gym.benchmarks.figures.sweep import BOUND, Claim, Figure, Finished, Line, Point, verdict
+from semcom_gym.benchmarks.figures.sweep import BOUND, Claim, Figure, Finished, Line, Point, number, verdict
 from semcom_gym.envs.arrays import Array
+
+INSTANCES = 30
+OPTIONS = {"success": "exact"}
 
 BASELINES = ("fra", "fcr", "msr")
 RATIOS = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95)
@@ -56,6 +59,11 @@ def figures(success: str = "exact", quick: bool = False) -> list[Figure]:
     ]  # fmt: skip
 
 
+def about(n: int, success: str = "exact") -> str:
+    """What the figures were made with, in words."""
+    return f"{n} test instances, {success} success model"
+
+
 def _average(params: Any, objective: Array) -> Array:
     return objective / params.num_users
 
@@ -94,6 +102,11 @@ def _users(base: Any, changes: list[tuple[float, dict[str, Any]]]) -> dict[str, 
 # --- the paper's statements, each decided from the data by a rule that the page prints -----------------------------
 
 
+def appendix(found: Finished) -> str:
+    """Nothing behind the claims."""
+    return ""
+
+
 def claims(found: Finished) -> list[Claim]:
     """The paper's statements about the figures at hand, with our verdicts."""
     rules = {
@@ -122,15 +135,11 @@ def _ours(lines: Lines) -> str:
     return "crraus" if "crraus" in lines else "crra"
 
 
-def _number(name: str) -> str:
-    return name.removeprefix("figure_").lstrip("0")
-
-
 def _rise_and_fall(name: str, lines: Lines) -> Claim:
     inside = [0 < int(np.argmax(line.mean)) < len(line.x) - 1 for line in lines.values()]
     best = ", ".join(f"{label}: {line.x[np.argmax(line.mean)]:g}" for label, line in lines.items())
     text = f"best ratio inside the grid for {sum(inside)} of {len(inside)} lines ({best})"
-    return Claim(_number(name), "success first rises, then falls with the ratio", verdict(inside), text)
+    return Claim(number(name), "success first rises, then falls with the ratio", verdict(inside), text)
 
 
 def _best_ratio(name: str, lines: Lines) -> Claim:
@@ -140,7 +149,7 @@ def _best_ratio(name: str, lines: Lines) -> Claim:
     text = f"{best['10 MHz']:g} at 10 MHz, {best['20 MHz']:g} at 20 MHz"
     if best["20 MHz"] < best["10 MHz"]:
         text += ": the best ratio falls with the bandwidth, the printed one rises"
-    return Claim(_number(name), "the best fixed ratio is 0.7 at 10 MHz and 0.8 at 20 MHz", verdict(holds), text)
+    return Claim(number(name), "the best fixed ratio is 0.7 at 10 MHz and 0.8 at 20 MHz", verdict(holds), text)
 
 
 def _growing(name: str, lines: Lines) -> Claim:
@@ -148,13 +157,13 @@ def _growing(name: str, lines: Lines) -> Claim:
     holds = [bool(np.all(np.diff(lines[label].mean) >= -1e-3 * np.max(lines[label].mean))) for label in schemes]
     falls = [label for label, grows in zip(schemes, holds, strict=True) if not grows]
     text = "every scheme grows (to 0.1 %)" if not falls else f"falls somewhere: {', '.join(falls)}"
-    return Claim(_number(name), "success grows with the budget for all schemes", verdict(holds), text)
+    return Claim(number(name), "success grows with the budget for all schemes", verdict(holds), text)
 
 
 def _converging(name: str, lines: Lines) -> Claim:
     steps = np.diff(lines["crra"].mean)
     text = f"the first step of the grid adds {steps[0]:.4f} to crra, the last {steps[-1]:.4f} (rule: less than a tenth)"
-    return Claim(_number(name), "success converges as the bandwidth grows", verdict([steps[-1] < 0.1 * steps[0]]), text)
+    return Claim(number(name), "success converges as the bandwidth grows", verdict([steps[-1] < 0.1 * steps[0]]), text)
 
 
 def _best_everywhere(name: str, lines: Lines) -> Claim:
@@ -162,7 +171,7 @@ def _best_everywhere(name: str, lines: Lines) -> Claim:
     rivals = np.stack([lines[label].mean for label in BASELINES])
     margin = lines[ours].mean / np.max(rivals, axis=0) - 1.0
     text = f"{ours} over the best of fra, fcr, msr: {_percent(margin.min())} to {_percent(margin.max())}"
-    return Claim(_number(name), f"{ours} is above FCR, FRA and MSR everywhere", verdict(list(margin > 0)), text)
+    return Claim(number(name), f"{ours} is above FCR, FRA and MSR everywhere", verdict(list(margin > 0)), text)
 
 
 def _most_when_tight(name: str, lines: Lines) -> Claim:
@@ -171,7 +180,7 @@ def _most_when_tight(name: str, lines: Lines) -> Claim:
     text = f"gain of {ours} over the better of fra and fcr: {_percent(margin[0])} at the smallest bandwidth, "
     text += f"{_percent(margin[-1])} at the largest"
     return Claim(
-        _number(name), "the gain is largest at low bandwidth", verdict([margin[0] > max(margin[-1], 0.0)]), text
+        number(name), "the gain is largest at low bandwidth", verdict([margin[0] > max(margin[-1], 0.0)]), text
     )
 
 
@@ -180,9 +189,7 @@ def _most_when_crowded(name: str, lines: Lines) -> Claim:
     few, many = lines["crra"].x[[0, -1]]
     text = f"gain over the better of fra and fcr: {_percent(margin[0])} with {few:g} users, "
     text += f"{_percent(margin[-1])} with {many:g}"
-    return Claim(
-        _number(name), "the gain is largest with many users", verdict([margin[-1] > max(margin[0], 0.0)]), text
-    )
+    return Claim(number(name), "the gain is largest with many users", verdict([margin[-1] > max(margin[0], 0.0)]), text)
 
 
 def _msr(name: str, lines: Lines) -> Claim:
@@ -190,19 +197,19 @@ def _msr(name: str, lines: Lines) -> Claim:
     last = list(msr < np.minimum(lines["fra"].mean, lines["fcr"].mean))
     text = f"msr is below fra and fcr at {sum(last)} of {len(last)} points; it reaches "
     text += f"{_percent((msr / lines['crra'].mean).min())} to {_percent((msr / lines['crra'].mean).max())} of crra"
-    return Claim(_number(name), "MSR is the worst and no longer suitable", verdict(last), text)
+    return Claim(number(name), "MSR is the worst and no longer suitable", verdict(last), text)
 
 
 def _msr_flat(name: str, lines: Lines) -> Claim:
     msr, crra = np.ptp(lines["msr"].mean), np.ptp(lines["crra"].mean)
     text = f"over the range of power msr moves by {msr:.3f}, crra by {crra:.3f} (rule: less than a fifth)"
-    return Claim(_number(name), "MSR gains little from power", verdict([msr < 0.2 * crra]), text)
+    return Claim(number(name), "MSR gains little from power", verdict([msr < 0.2 * crra]), text)
 
 
 def _low_power(name: str, lines: Lines) -> Claim:
     share = lines["crra"].mean[0] / lines["crra"].mean[-1]
     text = f"crra keeps {_percent(share)} of its success at 1 W when it has 1 mW (rule: at least {_percent(SERVED)})"
-    return Claim(_number(name), "CRRA performs well at very low power", verdict([share >= SERVED]), text)
+    return Claim(number(name), "CRRA performs well at very low power", verdict([share >= SERVED]), text)
 
 
 def _gain(ours: str, baseline: str, there: list[Lines], gain: float) -> Claim:

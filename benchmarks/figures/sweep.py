@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,17 +20,21 @@ BOUND = "bound"
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One method at one abscissa. options: of the method. value: from objectives (n,) to what the figure shows."""
+    """One method at one abscissa. options: of the method. most: instances at most, for a method that is slow."""
 
     x: float
     params: Any
     method: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
+    most: int | None = None
 
 
 @dataclasses.dataclass(frozen=True)
 class Figure:
-    """A figure to make. lines: label -> points. value: (params, objective (n,)) -> the quantity shown (n,)."""
+    """A figure to make. lines: label -> points. value: (params, objective (n,)) -> the quantity shown (n,).
+
+    printed: label -> {x: the paper's number}. bars: one group of bars per x, with the standard deviation.
+    """
 
     name: str
     title: str
@@ -39,23 +43,66 @@ class Figure:
     lines: dict[str, tuple[Point, ...]]
     value: Callable[[Any, Array], Array]
     log_x: bool = False
+    printed: Mapping[str, Mapping[float, float]] = dataclasses.field(default_factory=dict)
+    bars: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
 class Line:
-    """A line of a finished figure: x (k,), value (k, n) per instance, NaN where the method found nothing feasible."""
+    """A line of a finished figure: x (k,), value (k, n) per instance, NaN where the method found nothing feasible.
+
+    terms: name -> (k, n) of what else a decision has one number of, NaN as in ``value``.
+    """
 
     x: Array
     value: Array
+    terms: dict[str, Array] = dataclasses.field(default_factory=dict)
 
     @property
     def mean(self) -> Array:
-        """(k,) mean over the instances that have a value."""
-        return np.nanmean(self.value, axis=-1)
+        """(k,) mean over the instances that have a value; NaN where none has."""
+        return np.array([mean(values) for values in self.value])
+
+    @property
+    def std(self) -> Array:
+        """(k,) standard deviation over the instances that have a value; NaN where fewer than two have."""
+        return np.array([np.std(row, ddof=1) if len(row) > 1 else np.nan for row in map(_known, self.value)])
+
+    @property
+    def infeasible(self) -> Array:
+        """(k,) share of the instances that have no value."""
+        return np.asarray(np.isnan(self.value).mean(axis=-1))
 
     def at(self, x: float) -> float:
         """The mean at one abscissa."""
-        return float(self.mean[np.flatnonzero(np.isclose(self.x, x))[0]])
+        return float(self.mean[self.index(x)])
+
+    def index(self, x: float) -> int:
+        """The place of an abscissa."""
+        return int(np.flatnonzero(np.isclose(self.x, x))[0])
+
+
+def _known(values: Array) -> Array:
+    return values[np.isfinite(values)]
+
+
+def mean(values: Array) -> float:
+    """Mean of the numbers in an array; NaN where there are none."""
+    known = _known(values)
+    return float(known.mean()) if len(known) else np.nan
+
+
+def number(name: str) -> str:
+    """``figure_05`` -> ``5``."""
+    return name.removeprefix("figure_").lstrip("0")
+
+
+def gain(line: Line, other: Line, x: float) -> float:
+    """Relative gain of a line's mean over another's on the instances that both have; NaN where there is none."""
+    ours, theirs = line.value[line.index(x)], other.value[other.index(x)]
+    n = min(len(ours), len(theirs))
+    both = np.isfinite(ours[:n]) & np.isfinite(theirs[:n])
+    return mean(ours[:n][both]) / mean(theirs[:n][both]) - 1.0
 
 
 Finished = dict[str, dict[str, Line]]
@@ -71,15 +118,20 @@ def compute(problem: str, figures: Sequence[Figure], n: int, cells: store.Store)
             found[figure.name] = {}
             for label, line in figure.lines.items():
                 progress.set_postfix_str(f"{figure.name} {label}")
-                values = []
+                cases = []
                 for point in line:
-                    values.append(figure.value(point.params, _point(problem, point, n, cells)))
+                    cases.append(_point(problem, point, n if point.most is None else min(n, point.most), cells))
                     progress.update()
-                found[figure.name][label] = Line(np.array([point.x for point in line]), np.stack(values))
+                values = [
+                    figure.value(point.params, case["objective"]) for point, case in zip(line, cases, strict=True)
+                ]
+                terms = {name: np.stack([case[name] for case in cases]) for name in cases[0] if name != "objective"}
+                found[figure.name][label] = Line(np.array([point.x for point in line]), np.stack(values), terms)
     return found
 
 
-def _point(problem: str, point: Point, n: int, cells: store.Store) -> Array:
+def _point(problem: str, point: Point, n: int, cells: store.Store) -> dict[str, Array]:
+    """The objective and the terms of a point, (n,) each, NaN where infeasible."""
     instance = envs.problem(problem).sample_split(point.params, "test", n)
     key = {
         "what": "figure point",
@@ -89,35 +141,64 @@ def _point(problem: str, point: Point, n: int, cells: store.Store) -> Array:
         "data": protocol.fingerprint(point.params, instance),
         "code": store.code_version("envs", "baselines"),
     }
-    cell = cells.cell(f"point {problem} {point.method}", key, lambda: {"objective": _solve(problem, point, instance)})
-    return store.numbers(cell["objective"])
+    cell = cells.cell(f"point {problem} {point.method}", key, lambda: _solve(problem, point, instance))
+    return {name: store.numbers(values) for name, values in cell.items()}
 
 
-def _solve(problem: str, point: Point, instance: Any) -> Array:
+def _solve(problem: str, point: Point, instance: Any) -> dict[str, Array]:
     if point.method == BOUND:
-        return baselines.bound(problem, point.params, instance).value
+        return {"objective": baselines.bound(problem, point.params, instance).value}
     found = baselines.solve(problem, point.params, instance, point.method, **point.options)
-    return np.where(found.feasible, found.objective, np.nan)
+    terms = protocol.totals(envs.problem(problem), point.params, instance, point.method, found)
+    return {
+        name: np.where(found.feasible, value, np.nan) for name, value in {"objective": found.objective, **terms}.items()
+    }
 
 
 def write(figures: Sequence[Figure], found: Finished, folder: Path) -> list[Path]:
-    """Each finished figure as CSV (mean, 95 % interval, instances, infeasible ones) and as picture."""
+    """Each finished figure as CSV and as picture.
+
+    Columns: mean, 95 % interval, instances, infeasible ones; of a figure with printed numbers also the standard
+    deviation, the paper's number, and the means of the terms.
+    """
     written = []
     for figure in figures:
-        rows, series = [], []
-        for label, line in found[figure.name].items():
-            estimates = [stats.estimate(value[np.isfinite(value)], stats.mean) for value in line.value]
-            infeasible = np.isnan(line.value).sum(axis=-1)
-            for x, e, missing in zip(line.x, estimates, infeasible, strict=True):
-                rows.append([label, x, e.value, e.low, e.high, line.value.shape[1], missing])
-            series.append((label, line.x, [e.value for e in estimates], [(e.low, e.high) for e in estimates]))
-        header = ["line", figure.x_label, figure.y_label, "low", "high", "instances", "infeasible"]
+        header, rows = _rows(figure, found[figure.name])
         path = folder / f"{figure.name}.csv"
         store.write_atomically(path, table.csv_table(header, rows))
-        picture = folder / f"{figure.name}.png"
-        pictures.lines(picture, figure.title, figure.x_label, figure.y_label, series, figure.log_x)
-        written += [path, picture]
+        written += [path, _picture(figure, found[figure.name], folder / f"{figure.name}.png")]
     return written
+
+
+def _rows(figure: Figure, lines: dict[str, Line]) -> tuple[list[str], list[list[object]]]:
+    header = ["line", figure.x_label, figure.y_label, "low", "high", "instances", "infeasible"]
+    terms = list(dict.fromkeys(name for line in lines.values() for name in line.terms))
+    if figure.printed:
+        header += ["standard deviation", "printed", *terms]
+    rows = []
+    for label, line in lines.items():
+        for k, (x, e) in enumerate(zip(line.x, _estimates(line), strict=True)):
+            row = [label, x, e.value, e.low, e.high, line.value.shape[1], np.isnan(line.value[k]).sum()]
+            if figure.printed:
+                row += [line.std[k], figure.printed.get(label, {}).get(float(x), "")]
+                row += [mean(line.terms[name][k]) if name in line.terms else "" for name in terms]
+            rows.append(row)
+    return header, rows
+
+
+def _estimates(line: Line) -> list[stats.Estimate]:
+    return [stats.estimate(_known(value), stats.mean) for value in line.value]
+
+
+def _picture(figure: Figure, lines: dict[str, Line], path: Path) -> Path:
+    if figure.bars:
+        bars = [(label, line.x, line.mean, line.std) for label, line in lines.items()]
+        return pictures.bars(path, figure.title, figure.x_label, figure.y_label, bars, figure.printed)
+    series = []
+    for label, line in lines.items():
+        estimates = _estimates(line)
+        series.append((label, line.x, [e.value for e in estimates], [(e.low, e.high) for e in estimates]))
+    return pictures.lines(path, figure.title, figure.x_label, figure.y_label, series, figure.log_x, figure.printed)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +216,9 @@ def verdict(holds: Sequence[bool]) -> str:
     return "yes" if all(holds) else "partly" if any(holds) else "no"
 
 
-def claims_markdown(title: str, claims: Sequence[Claim], notes: str) -> str:
-    """The claims as a Markdown page."""
+def claims_markdown(title: str, claims: Sequence[Claim], notes: str, appendix: str = "") -> str:
+    """The claims as a Markdown page, with an appendix behind them."""
     lines = [f"# {title}", "", notes, "", "| figure | the paper | here | what our data say |"]
     lines.append("| --- | --- | --- | --- |")
     lines += [f"| {claim.figure} | {claim.paper} | {claim.verdict} | {claim.ours} |" for claim in claims]
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines) + "\n" + appendix

@@ -18,6 +18,7 @@ MOST_STEPS = 12  # of Newton's method; most rows need four or five
 SEARCH_STEPS = 4  # of Newton's method while a budget is searched for
 LADDER = (0.25, 0.5, 0.75, 1.0)
 SECANTS = 2
+SCAN, HALVINGS = 64, 40
 HOPELESS = 100.0  # times the budget: the floor of a group that no bandwidth can save
 
 
@@ -51,7 +52,7 @@ def bandwidth_floor(params: Params, link: Links, power_w: Array, ratio: Array, s
         return at_most(b + (needed - b * log) / frozen(slope), cap)
 
     plain = frozen(needed), frozen(rho), frozen(noise)
-    b = at_most(plain[0] / xp.log1p(1.0 / plain[1]), cap)
+    b = at_most(plain[0] / xp.log1p(1.0 / at_least(plain[1], 1e-9)), cap)  # rho may be zero
     for _ in range(steps):
         last, b = b, step(b, *plain)
         if _settled(b, last):
@@ -71,7 +72,9 @@ def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array
     scale = at_least(link.spare_s, 0.0) * (1.0 - margin(power_w)) * b / (LN2 * link.source_bit)
     span = link.rho_max - link.rho_min
 
-    def step(delta: Array, link: Links, power_w: Array, noise: Array, scale: Array, span: Array) -> Array:
+    def reach_at(
+        delta: Array, link: Links, power_w: Array, noise: Array, scale: Array, span: Array
+    ) -> tuple[Array, Array]:
         rise = link.power_slope * power_w + link.ratio_slope * delta + link.offset
         low = 0.5 - 0.5 * xp.tanh(0.5 * rise)
         x = (link.rho_min + span * low)[..., None] + noise
@@ -79,19 +82,32 @@ def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array
         slope = scale * (link.ratio_slope * span * low * (1.0 - low))[..., None] / (x * (1.0 + x))
         last = reach[..., 0] <= reach[..., 1]
         reach = xp.where(last, reach[..., 0], reach[..., 1])
-        slope = xp.where(last, slope[..., 0], slope[..., 1])
-        # where the map is steep, Newton could jump past the fixed point: the plain step never does
-        return delta - (delta - reach) / frozen(xp.where(slope < 0.9, 1.0 - slope, xp.ones_like(slope)))
+        slope = frozen(xp.where(last, slope[..., 0], slope[..., 1]))
+        return reach, delta - (delta - reach) / xp.where(slope < 0.9, 1.0 - slope, xp.ones_like(slope))
 
     plain = link.map(frozen), frozen(power_w), frozen(noise), frozen(scale), frozen(span)
     top = frozen(start)
-    delta = top
+    delta = above = top
     for _ in range(MOST_STEPS):
-        last, delta = delta, xp.minimum(xp.maximum(step(delta, *plain), frozen(floor)), top)
+        reach, newton = reach_at(delta, *plain)
+        jumped = reach > delta  # Newton went past the fixed point: back to the plain step, which never does
+        last, delta = delta, xp.minimum(xp.maximum(xp.where(jumped, above, newton), frozen(floor)), top)
+        above = xp.where(jumped, above, reach)
         if _settled(delta, last):
             break
+    late = (delta > frozen(floor)) & (reach_at(delta, *plain)[0] < delta * (1.0 - margin(delta)))
+    if bool(late.any()):  # the search crawls where the map nearly touches the diagonal above its fixed point
+        parts = (plain[0].map(lambda x: x[late]), *(x[late] for x in plain[1:]))
+        best = low = frozen(floor)[late]
+        width = (delta[late] - low) / SCAN
+        for k in range(1, SCAN):
+            best = xp.where(reach_at(low + k * width, *parts)[0] >= low + k * width, low + k * width, best)
+        for _ in range(HALVINGS):
+            width = 0.5 * width
+            best = xp.where(reach_at(best + width, *parts)[0] >= best + width, best + width, best)
+        delta[late] = best
     free = (delta > frozen(floor)) & (delta < top)
-    moved = xp.minimum(xp.maximum(step(delta, link, power_w, noise, scale, span), floor), top)
+    moved = xp.minimum(xp.maximum(reach_at(delta, link, power_w, noise, scale, span)[1], floor), top)
     return xp.where(free, moved, xp.where(delta < top, floor, start))
 
 

@@ -50,6 +50,7 @@ def _levels(users: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]
         left.append(sorted(smaller))
     levels = []
     for depth in range(len(left) - 1, -1, -1):
+        below: dict[tuple[int, ...], int]
         below = {free: row for row, free in enumerate(left[depth + 1])} if depth + 1 < len(left) else {(): 0}
         pairs = [[index(users)[free[0], free[k]] for k in range(1, len(free))] for free in left[depth]]
         rest = [[below[free[1:k] + free[k + 1 :]] for k in range(1, len(free))] for free in left[depth]]
@@ -64,7 +65,7 @@ def best_matching(score: Array, users: int) -> Array:
     """
     score = frozen(score)
     if users > ENUMERATED_USERS:
-        return like(np.stack([_blossom(row, users) for row in to_numpy(score)]), score)
+        return like(np.stack([_blossom(row, users) for row in to_numpy(score).astype(float)]), score)
     xp = namespace(score)
     by_pair = xp.asarray(score.T, copy=True)
     values = [xp.zeros_like(by_pair[:1])]

@@ -85,7 +85,7 @@ def links(params: Params, instance: Instance, pair: Array | None = None) -> Link
 
     spare = params.max_latency_s - pick(instance.encode_s, pair)[..., None] - of_users(instance.decode_s)
     return Links(
-        *(pick(getattr(instance, name), pair) for name in INTERFERENCE),
+        **{name: pick(getattr(instance, name), pair) for name in INTERFERENCE},
         similarity=pick(instance.similarity, pair),
         snr=of_users(instance.gain) / (2.0 * params.noise_psd_w_hz),
         source_bit=of_users(instance.source_bit),

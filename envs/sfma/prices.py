@@ -23,8 +23,9 @@ MOST_BANDWIDTH = 60.0  # times the floor
 SCALE = 100.0  # Mbit/s, so that prices are shares of about one
 CENTRE, RADIUS = (0.2, 0.8, 0.1), (0.25, 0.4, 0.2)  # of the first ellipsoid: value of each whole budget over SCALE
 STEPS = 40
-MODEST = 0.35  # of the bandwidth: at the prices that clear the budgets one group could as well hold nearly all
+MODEST = 0.5  # of the bandwidth: at the prices that clear the budgets one group could as well hold nearly all
 NEVER = -1e9
+DEAREST = 1e6  # where nothing fits, prices would rise without end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,7 +94,7 @@ def search(table: Table, match: Callable[[Array], Array]) -> tuple[Array, list[t
     met = []
     for _ in range(STEPS):
         inside = np.min(centre, axis=-1) >= 0
-        net, index = table.best(np.maximum(centre, 0.0))
+        net, index = table.best(np.clip(centre, 0.0, DEAREST))
         chosen = match(net)
         point = table.points[np.arange(n)[:, None], chosen, np.take_along_axis(index, chosen, -1)]
         value, used = np.split(point.astype(float).sum(axis=1), [1], axis=-1)
@@ -102,8 +103,10 @@ def search(table: Table, match: Callable[[Array], Array]) -> tuple[Array, list[t
         better = inside & (dual < best)
         best, best_price = np.where(better, dual, best), np.where(better[:, None], centre, best_price)
         slope = np.where(inside[:, None], 1.0 - used, -np.eye(3)[np.argmin(centre, axis=-1)])
-        centre, shape = _cut(centre, shape, slope, np.where(inside, dual - best, 0.0))
-    return np.maximum(best_price, 0.0), met
+        going = np.max(centre, axis=-1, keepdims=True) < DEAREST
+        moved, cut = _cut(centre, shape, slope, np.where(inside, dual - best, 0.0))
+        centre, shape = np.where(going, moved, centre), np.where(going[..., None], cut, shape)
+    return np.clip(best_price, 0.0, DEAREST), met
 
 
 def _cut(centre: Array, shape: Array, slope: Array, above: Array) -> tuple[Array, Array]:

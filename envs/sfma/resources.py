@@ -26,6 +26,7 @@ INSIDE = (0.98, 0.998)  # starts keep this share of every limit, the second wher
 HALVINGS, SHORTER = 7, 0.4
 TO_THE_WALL = 0.95  # of the way to where a limit would be met, by its slope
 LEAST_CURVATURE = 1e-6
+EVEN_RATIOS = (0.0, 0.9)  # entries of the ratio in the starts with equal shares
 LEFT, WINNING_RATIO = 0.1, 0.5  # least share of the budgets and least ratio of the winner of a start
 LEAST_SPARE = 1e-3  # of its bandwidth that a group has above its floor in a start
 
@@ -54,7 +55,7 @@ def best_of(params: Params, instance: Instance, pair: Array, modest: Array) -> A
     """The best allocation found for any of the pairings (n, C, K), with several groups in turn as the winner.
 
     modest (n, C, K, 4): what each group holds if it is not (``prices.Table.modest``); the winner starts with the rest.
-    All starts climb a few steps; the best few of an instance climb on.
+    Two more starts share everything equally. All starts climb a few steps; the best few of an instance climb on.
     """
     n, candidates, groups = pair.shape
     tried = min(WINNERS, groups)
@@ -62,10 +63,15 @@ def best_of(params: Params, instance: Instance, pair: Array, modest: Array) -> A
     link = physics.links(params, instance[np.repeat(np.arange(n), candidates)], pair.reshape(-1, groups))
     winner = _winners(params, link, modest, tried).ravel()
     rows = np.repeat(np.arange(len(modest)), tried)
-    link = link[rows]
-    found = _start(params, link, pair.reshape(-1, groups)[rows], modest[rows], winner)
-    found = improve(params, link, found, FIRST_WEIGHT, SCREENING)
-    every = np.arange(len(rows)).reshape(n, -1)
+    starts = [_start(params, link[rows], pair.reshape(-1, groups)[rows], modest[rows], winner)]
+    for ratio in EVEN_RATIOS:
+        even = np.zeros((len(modest), 3, groups))
+        even[:, 2] = ratio
+        starts.append(start(params, link, pair.reshape(-1, groups), even))
+    each = np.arange(len(modest))
+    owner = np.concatenate([rows, *[each] * len(EVEN_RATIOS)])
+    link, found = link[owner], improve(params, link[owner], concatenate(starts), FIRST_WEIGHT, SCREENING)
+    every = np.argsort(owner // candidates, kind="stable").reshape(n, -1)  # the starts of an instance
     rank = np.argsort(-_score(params, link, found)[every], axis=-1, kind="stable")[:, :FINALISTS]
     last = np.take_along_axis(every, rank, -1)
     link, found = link[last.ravel()], found[last.ravel()]
