@@ -182,8 +182,9 @@ def test_benchmark_of_both_sfma_ids_leaves_other_transceivers_out(capsys, folder
     boards = json.loads(out)["leaderboards"]
     assert (code, err) == (0, "")
     assert [{row["method"] for row in board["rows"]} for board in boards] == [{"equal", "fast"}] * 2
+    # the action map hands out what the solver leaves of the budgets
     ours, theirs = ([row["score"] for row in board["rows"]] for board in boards)
-    assert ours[0]["value"] == pytest.approx(theirs[0]["value"], rel=1e-6)
+    assert ours[0]["value"] == pytest.approx(theirs[0]["value"], rel=1e-4)
 
 
 def test_methods_that_are_not_for_an_environment_are_named_and_left_out(capsys, folder, monkeypatch):
@@ -290,7 +291,7 @@ MISTAKES = {
         ("benchmark", "--env", "SemCom/SFMA-v0", "--method", "equal", "noma"),
         "sfma method 'noma' is not scored: it stands for another transceiver, SwinJSCC+NOMA",
     ),
-    "bounds of a variant": (("benchmark", "--prove", "--set", "num_users=3"), "drop --set and --split"),
+    "bounds of a variant": (("benchmark", "--prove", "--set", "num_users=4"), "drop --set and --split"),
     "device": (("speed", "--device", "gpu"), "device 'gpu' cannot be used"),
     "group": (("speed", "--only", "vectors"), "unknown group 'vectors'; valid: scalar, vector, solver, agent"),
     "paper": (("figures", "cra"), "unknown paper 'cra'; valid: crra, sfma"),

@@ -62,8 +62,8 @@ MAY_USE = {
 CORE = {"numpy", "scipy", "gymnasium", "array_api_compat"}
 TRAINING = {"torch", "stable_baselines3", "sb3_contrib", "tensorboard", "yaml", "tqdm", "rich"}
 THIRD_PARTIES = {
-    "envs": (CORE, {"torch", "matplotlib"}),
-    "baselines": (CORE, {"cvxpy", "tqdm"}),
+    "envs": (CORE, {"torch", "matplotlib", "rustworkx"}),
+    "baselines": (CORE, {"cvxpy", "tqdm", "rustworkx"}),
     "agents": (CORE | TRAINING, {"matplotlib"}),
     "transceivers": (CORE | {"torch", "tqdm"}, {"matplotlib"}),
     "benchmarks": (CORE | {"tqdm"}, TRAINING | {"matplotlib", "cvxpy"}),
@@ -214,8 +214,10 @@ def names(cls: type) -> list[str]:
 
 def test_public_names() -> None:
     assert envs.__all__ == ["IDS", "NAMES", "Problem", "default_preset", "problem"]
-    assert envs.NAMES == ("crra",)
-    assert list(envs.IDS) == ["SemCom/CRRA-v0", "SemCom/CRRAUS-v0"]
+    assert envs.NAMES == ("crra", "sfma")
+    assert list(envs.IDS) == [
+        "SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/SFMAPairing-v0",
+    ]  # fmt: skip
     assert baselines.__all__ == ["Bound", "Method", "Solution", "anchor", "bound", "methods", "solve"]
     problem = envs.problem("crra")
     assert {"name", "Params", "PRESETS", "Instance", "Allocation"} <= set(names(type(problem)))
@@ -237,11 +239,28 @@ def test_public_names() -> None:
     ]  # fmt: skip
 
 
-def test_public_names_of_the_environments() -> None:
+def test_public_names_of_sfma() -> None:
+    problem = envs.problem("sfma")
+    assert list(problem.PRESETS) == ["default", "paper", "loose", "tight", "pruned"]
+    assert names(problem.Instance) == [
+        "distance_m", "angle_rad", "gain", "source_bit", "decode_s", "distortion_tilt", "similarity", "encode_s",
+        "rho_min", "rho_max", "power_slope", "ratio_slope", "offset", "distortion_level",
+    ]  # fmt: skip
+    assert names(problem.Allocation) == ["pair", "power_w", "bandwidth_hz", "ratio"]
+    assert names(problem.Params) == [
+        "num_users", "max_power_w", "max_bandwidth_hz", "max_latency_s", "energy_per_group_j", "max_distortion",
+        "min_ratio", "energy_coefficient_j", "source_bit", "source_spread", "encoder_cycles", "decoder_cycles",
+        "cycles_spread", "bs_frequency_hz", "user_frequency_hz", "noise_psd_dbm_hz", "cell_radius_m", "min_distance_m",
+        "shadowing_db", "rayleigh", "extra_loss_db", "clusters", "content_correlation", "curve",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("env_id", envs.IDS)
+def test_public_names_of_the_environments(env_id: str) -> None:
     import gymnasium as gym
 
-    env = gym.make("SemCom/CRRA-v0").unwrapped
-    many = gym.make_vec("SemCom/CRRA-v0", num_envs=2, vectorization_mode="vector_entry_point").unwrapped
+    env = gym.make(env_id).unwrapped
+    many = gym.make_vec(env_id, num_envs=2, vectorization_mode="vector_entry_point").unwrapped
     for name in ("instance", "params", "problem", "encode", "observation_layout", "action_layout"):
         assert hasattr(env, name)
         assert hasattr(many, name)

@@ -212,8 +212,8 @@ class Claim:
 
 
 def verdict(holds: Sequence[bool]) -> str:
-    """yes if a claim holds at every place it speaks of, no if nowhere, else partly."""
-    return "yes" if all(holds) else "partly" if any(holds) else "no"
+    """yes if a claim holds at every place it speaks of, no if nowhere or if it speaks of none, else partly."""
+    return "no" if not any(holds) else "yes" if all(holds) else "partly"
 
 
 def claims_markdown(title: str, claims: Sequence[Claim], notes: str, appendix: str = "") -> str:
