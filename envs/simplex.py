@@ -38,3 +38,19 @@ def split_budget(weight: Array, budget: Array, floor: float, active: Array) -> A
     spare = at_least(spare, 0.0)
     beside = total(weight * active)[..., None] + weight * (1.0 - active)  # the weights of the active, and its own
     return floor + spare[..., None] * (weight / at_least(beside, TINY))
+
+
+def _reach(entries: int) -> float:
+    """Weight of an action entry of 1, so that entries of 0 just use the budget up and one alone can take it all."""
+    return max(2.0**POWER / entries, 1.0)
+
+
+def action_to_share(action: Array) -> Array:
+    """Shares of a budget that need not be used up, last axis: weights over their sum, or over 1 if that is more."""
+    weight = _reach(action.shape[-1]) * action_to_weight(action)
+    return weight / at_least(total(weight), 1.0)[..., None]
+
+
+def share_to_action(share: Array) -> Array:
+    """Inverse of :func:`action_to_share`, for shares that sum to at most 1."""
+    return 2.0 * (share / _reach(share.shape[-1])) ** (1.0 / POWER) - 1.0

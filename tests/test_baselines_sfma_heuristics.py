@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from semcom_gym import envs
-from semcom_gym.baselines.sfma import compression, frugal, heuristics, schemes
+from semcom_gym.baselines.sfma import compression, heuristics, schemes
 from semcom_gym.envs.curve import Curve
-from semcom_gym.envs.sfma import pairs, physics
+from semcom_gym.envs.sfma import frugal, pairs, physics
 
 SFMA = envs.problem("sfma")
 

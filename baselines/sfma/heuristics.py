@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.baselines.sfma import compression, frugal
+from semcom_gym.baselines.sfma import compression
 from semcom_gym.baselines.solution import Solution, package
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, concatenate
-from semcom_gym.envs.sfma import actions, pairs, physics
+from semcom_gym.envs.sfma import actions, frugal, pairs, physics
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import Allocation, Links
 
@@ -103,10 +103,10 @@ def _equal(params: Params, instance: Instance) -> tuple[Allocation, Array]:
     ratio, feasible, done = compression.optimise(params, physics.links(params, instance, pair), power, bandwidth)
     rows = np.flatnonzero(~feasible)
     if len(rows):
-        frugal = _match(params, instance[rows], 0.0, 1.0)
-        link = physics.links(params, instance[rows], frugal)
+        thrifty = _match(params, instance[rows], 0.0, 1.0)
+        link = physics.links(params, instance[rows], thrifty)
         other, cured, more = compression.optimise(params, link, power[rows], bandwidth[rows])
-        pair[rows[cured]], ratio[rows[cured]] = frugal[cured], other[cured]
+        pair[rows[cured]], ratio[rows[cured]] = thrifty[cured], other[cured]
         done[rows] += more
     return Allocation(pair, power, bandwidth, ratio), done
 

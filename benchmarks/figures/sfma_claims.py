@@ -11,7 +11,7 @@ import itertools
 import numpy as np
 
 from semcom_gym.benchmarks import table
-from semcom_gym.benchmarks.figures.sweep import Claim, Finished, Line, gain, number, verdict
+from semcom_gym.benchmarks.figures.sweep import Claim, Finished, Line, gain, mean, number, verdict
 from semcom_gym.envs.arrays import Array
 
 NOMA_FAST = "noma by fast"
@@ -63,7 +63,8 @@ def _levels_of_power(lines: Lines) -> Claim:
 
 
 def _order(lines: Lines) -> Claim:
-    rates = [lines[label].at(30) for label in SCHEMES]
+    n = min(lines[label].value.shape[1] for label in SCHEMES)
+    rates = [mean(lines[label].value[lines[label].index(30), :n]) for label in SCHEMES]
     ours = sorted(zip(rates, SCHEMES, strict=True), reverse=True)
     holds = [above > below for above, below in itertools.pairwise(rates)]
     text = " > ".join(f"{label} {rate:.1f}" for rate, label in ours)

@@ -52,13 +52,14 @@ def match(params: Params, instance: Instance, score: Array) -> Array:
 def allot(params: Params, link: Links, pair: Array, group: Array) -> Allocation:
     """The allocation of entries (n, 3, K) in [-1, 1] of the groups of a pairing.
 
-    1. power: shares of Pmax; moved towards equal shares as far as the floors of step 2 need it.
+    1. power: shares of Pmax, at most all of it; moved towards equal shares of all of it as far as the floors of step 2
+       need it.
     2. bandwidth: each group's least bandwidth at its distortion floor delta^D, and a share of what is left of Bmax.
     3. ratio: from delta^D (-1) to the largest ratio that meets the latency limit (1), or the next lower one that meets
        it; moved towards the ratios of least energy as far as the energy budget needs it.
     """
     low = at_most(physics.distortion_floor(params, link) * (1.0 + limits.margin(group)), 1.0)
-    power, need = limits.share_power(params, link, params.max_power_w * _shares(group[:, 0]), low)
+    power, need = limits.share_power(params, link, params.max_power_w * simplex.action_to_share(group[:, 0]), low)
     left = params.max_bandwidth_hz - total(need)
     bandwidth = need + at_least(left, 0.0)[:, None] * _shares(group[:, 1])
     bandwidth = bandwidth * at_most(params.max_bandwidth_hz / total(need), 1.0)[:, None]  # where the floors exceed it
@@ -79,8 +80,8 @@ def _shares(entries: Array) -> Array:
 def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
     """The float64 action (n, M + 3 N) that decodes to ``allocation``, with its groups in the order of their pairs.
 
-    Power and bandwidth that are not used are handed out in proportion to the groups' shares, which never lowers a
-    rate. Raises ValueError for an allocation that breaks a constraint.
+    Bandwidth that is not used is handed out in proportion to the groups' shares, which never lowers a rate. Raises
+    ValueError for an allocation that breaks a constraint.
     """
     broken = {k: float(np.max(x)) for k, x in physics.evaluate(params, instance, allocation).violation.items()}
     worst = max(broken, key=lambda name: broken[name])
@@ -103,7 +104,7 @@ def group_entries(params: Params, link: Links, allocation: Allocation, least_spa
     least_spare: least bandwidth above its floor that a group gets, as a share of what it has.
     """
     low = np.minimum(physics.distortion_floor(params, link) * (1.0 + limits.margin(link.snr)), 1.0)
-    power = allocation.power_w * (params.max_power_w / total(allocation.power_w))[:, None]
+    power = allocation.power_w / at_least(total(allocation.power_w) / params.max_power_w, 1.0)[:, None]
     need = limits.bandwidth_floor(params, link, power, low)
     bandwidth = allocation.bandwidth_hz * (params.max_bandwidth_hz / total(allocation.bandwidth_hz))[:, None]
     left = at_least(params.max_bandwidth_hz - total(need), 0.0)
@@ -112,7 +113,8 @@ def group_entries(params: Params, link: Links, allocation: Allocation, least_spa
     high = limits.ratio_ceiling(link, power, bandwidth, low, np.ones_like(low))
     room = np.where(high > low, high - low, 1.0)
     ratio = np.clip(2.0 * (allocation.ratio - low) / room - 1.0, -1.0, 1.0)
-    return np.stack([simplex.weight_to_action(power), simplex.weight_to_action(spare), ratio], axis=1)
+    powers = simplex.share_to_action(power / params.max_power_w)
+    return np.stack([powers, simplex.weight_to_action(spare), ratio], axis=1)
 
 
 def observe(params: Params, instance: Instance) -> Array:

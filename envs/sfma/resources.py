@@ -13,7 +13,7 @@ import dataclasses
 import numpy as np
 
 from semcom_gym.envs.arrays import Array, concatenate, total
-from semcom_gym.envs.sfma import actions, physics, prices
+from semcom_gym.envs.sfma import actions, frugal, physics, prices
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import LN2, MBIT, Allocation, Links
 
@@ -27,6 +27,7 @@ HALVINGS, SHORTER = 7, 0.4
 TO_THE_WALL = 0.95  # of the way to where a limit would be met, by its slope
 LEAST_CURVATURE = 1e-6
 EVEN_RATIOS = (0.0, 0.9)  # entries of the ratio in the starts with equal shares
+COSTLY = 1.5  # times the energy budget: what all power costs in all the time, above which little of it can be used
 LEFT, WINNING_RATIO = 0.1, 0.5  # least share of the budgets and least ratio of the winner of a start
 LEAST_SPARE = 1e-3  # of its bandwidth that a group has above its floor in a start
 
@@ -76,8 +77,39 @@ def best_of(params: Params, instance: Instance, pair: Array, modest: Array) -> A
     last = np.take_along_axis(every, rank, -1)
     link, found = link[last.ravel()], found[last.ravel()]
     found = improve(params, link, found, FIRST_WEIGHT * WEIGHT_FALL**SCREENING, ITERATIONS)
+    best, score = _best(params, link, found, n)
+    costly = params.max_power_w * params.max_latency_s > COSTLY * params.max_energy_j
+    lost = np.flatnonzero(costly | (score < 0))
+    if len(lost):
+        rescued, other = _rescue(params, instance[lost], pair[lost])
+        better = other > score[lost]
+        best = _spread(rescued[better], lost[better], best)
+    return best
+
+
+def _best(params: Params, link: Links, found: Allocation, n: int) -> tuple[Allocation, Array]:
+    """The best of the allocations of each of n instances, and its score."""
     score = _score(params, link, found).reshape(n, -1)
-    return found[np.argmax(score, axis=-1) + score.shape[1] * np.arange(n)]
+    return found[np.argmax(score, axis=-1) + score.shape[1] * np.arange(n)], np.max(score, axis=-1)
+
+
+def _rescue(params: Params, instance: Instance, pair: Array) -> tuple[Allocation, Array]:
+    """As :func:`best_of`, from shares of little energy: where the energy budget leaves no other start."""
+    n, candidates, groups = pair.shape
+    pair = pair.reshape(-1, groups)
+    link = physics.links(params, instance[np.repeat(np.arange(n), candidates)], pair)
+    power, bandwidth = frugal.shares(params, link)
+    wanted = Allocation(pair, power, bandwidth, np.minimum(physics.distortion_floor(params, link), 1.0))
+    found = start(params, link, pair, actions.group_entries(params, link, wanted, LEAST_SPARE))
+    return _best(params, link, improve(params, link, found, FIRST_WEIGHT, SCREENING + ITERATIONS), n)
+
+
+def _spread(part: Allocation, rows: Array, whole: Allocation) -> Allocation:
+    """``whole`` with the allocations at ``rows`` replaced."""
+    fields = {name: getattr(whole, name).copy() for name in vars(whole)}
+    for name, value in fields.items():
+        value[rows] = getattr(part, name)
+    return Allocation(**fields)
 
 
 def _winners(params: Params, link: Links, modest: Array, count: int) -> Array:
@@ -96,6 +128,12 @@ def _start(params: Params, link: Links, pair: Array, modest: Array, winner: Arra
     ratio[each, winner] = np.maximum(ratio[each, winner], WINNING_RATIO)
     wanted = Allocation(pair, params.max_power_w * share[..., 0], params.max_bandwidth_hz * share[..., 1], ratio)
     return start(params, link, pair, actions.group_entries(params, link, wanted, LEAST_SPARE))
+
+
+def from_entries(params: Params, instance: Instance, pair: Array, entries: Array) -> Allocation:
+    """Climb from action entries (n, 3, K) of the pairs (n, K)."""
+    link = physics.links(params, instance, pair)
+    return improve(params, link, start(params, link, pair, entries), FIRST_WEIGHT, SCREENING + ITERATIONS)
 
 
 def choose(rows: Array, new: Allocation, old: Allocation) -> Allocation:
@@ -152,10 +190,7 @@ def _climb(params: Params, link: Links, allocation: Allocation, weight: float, i
     for _ in range(iterations):
         state = _search(state, state.direction(weight), weight)
         weight = max(WEIGHT_FALL * weight, LAST_WEIGHT)
-    fields = {name: getattr(allocation, name).copy() for name in vars(allocation)}
-    for name in ("power_w", "bandwidth_hz", "ratio"):
-        fields[name][ready] = getattr(state.allocation, name)
-    return Allocation(**fields)
+    return _spread(state.allocation, ready, allocation)
 
 
 def _search(state: _State, step: Array, weight: float) -> _State:
