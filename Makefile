@@ -18,8 +18,8 @@ help:
 	@echo 'make test       ruff, mypy and the tests (under 15 minutes on 2 cores)'
 	@echo 'make test-slow  the longer studies'
 	@echo 'make lint       ruff and mypy only'
-	@echo 'make agents     train and ship the agents again (about an hour)'
-	@echo 'make results    prove, score, draw and measure what docs/results holds again (about half an hour)'
+	@echo 'make agents     train and ship the agents again (about two hours)'
+	@echo 'make results    prove, score, draw and measure what docs/results holds again (about an hour and a half)'
 	@echo
 	@echo 'PYTHON=python3.12  the interpreter that .venv is made from (now: $(PYTHON))'
 	@echo 'JOBS=4             test processes (now: $(JOBS))'
@@ -47,14 +47,21 @@ agents: $(VENV)/.all
 	set -e; for seed in $(SEEDS); do \
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/CRRA-v0 --preset hard --algo apg --seed $$seed; \
-	$(TRAIN) --env SemCom/CRRAUS-v0 --preset select --algo apg --seed $$seed; done
+	$(TRAIN) --env SemCom/CRRAUS-v0 --preset select --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/SFMA-v0 --preset default --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/SFMA-v0 --preset tight --algo apg --seed $$seed; done
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo ppo
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo sac --timesteps 50000
+	$(TRAIN) --env SemCom/SFMAPairing-v0 --preset default --algo maskable_ppo
 	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_default_apg)
 	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_hard_apg)
 	$(BIN)/semcom-gym ship $(call runs,CRRAUS-v0_select_apg)
+	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_default_apg) -n 100
+	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_tight_apg) -n 100
+	$(BIN)/semcom-gym ship runs/SFMAPairing-v0_default_maskable_ppo_seed0 -n 100
 
 BENCHMARK := $(BIN)/semcom-gym benchmark -n 200
+SFMA := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMA-v0
 results: $(VENV)/.all
 	$(BENCHMARK) --prove --env SemCom/CRRA-v0 --preset default hard paper general
 	$(BENCHMARK) --prove --env SemCom/CRRAUS-v0 --preset select
@@ -65,7 +72,15 @@ results: $(VENV)/.all
 	$(BENCHMARK) --env SemCom/CRRAUS-v0 --preset select --refine 10 --out docs/results/crraus_select \
 	--agent APG=$(call commas,$(call runs,CRRAUS-v0_select_apg))
 	$(BENCHMARK) --env SemCom/CRRA-v0 --preset paper general --out docs/results/crra_other
+	$(SFMA) --prove --preset default tight loose paper pruned
+	$(SFMA) --preset default --refine 10 --out docs/results/sfma_default --agent APG=$(call commas,$(call runs,SFMA-v0_default_apg))
+	$(SFMA) --preset tight --refine 10 --out docs/results/sfma_tight --agent APG=$(call commas,$(call runs,SFMA-v0_tight_apg))
+	$(SFMA) --preset loose paper pruned --out docs/results/sfma_other
+	$(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMAPairing-v0 --out docs/results/sfma_pairing \
+	--agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
+	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
+	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight
 	$(BIN)/semcom-gym speed --out docs/results/speed.json
 
 lint: $(VENV)/.test

@@ -235,7 +235,7 @@ def test_corrupt_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 CONTINUOUS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0")
-IDS_OF = {algo: CONTINUOUS for algo in agents.ALGORITHMS} | {
+IDS_OF = dict.fromkeys(agents.ALGORITHMS, CONTINUOUS) | {
     "apg": (*CONTINUOUS, "SemCom/SFMA-v0"),
     "maskable_ppo": ("SemCom/SFMAPairing-v0",),
 }
