@@ -77,7 +77,7 @@ results: $(VENV)/.all
 	$(SFMA) --preset tight --refine 10 --out docs/results/sfma_tight --agent APG=$(call commas,$(call runs,SFMA-v0_tight_apg))
 	$(SFMA) --preset loose paper pruned --out docs/results/sfma_other
 	$(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMAPairing-v0 --out docs/results/sfma_pairing \
-	--agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
+	--method equal channel_pairing random_pairing price_matching fast --agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
 	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight

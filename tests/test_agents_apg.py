@@ -15,6 +15,12 @@ START = {"SemCom/CRRA-v0": (0.0, 0.0, 0.6), "SemCom/CRRAUS-v0": (0.0, 0.0, 0.6, 
 SWITCHES = {"SemCom/CRRA-v0": (), "SemCom/CRRAUS-v0": ("selection",)}
 
 
+@pytest.fixture(params=["SemCom/CRRA-v0", "SemCom/CRRAUS-v0"])
+def env_id(request: pytest.FixtureRequest) -> str:
+    """The ids of a plain set policy; where users are paired, see test_agents_matching.py."""
+    return str(request.param)
+
+
 def make(env_id: str, num_envs: int = 16, **kwargs: object) -> agents.APG:
     env = agents.make_vec_env(env_id, num_envs, backend="torch")
     settings = {"policy_kwargs": {"start": START[env_id]}, "switches": SWITCHES[env_id], "seed": 0, "device": "cpu"}

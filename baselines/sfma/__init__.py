@@ -16,6 +16,7 @@ METHODS: dict[str, Method] = {
     "fast": Method(
         fast.solve, "batched: matching at prices, then an interior-point climb", "no part of the paper"
     ),
+    "price_matching": Method(fast.at_prices, "fast with the one matching at the prices", "no part of the paper"),
     "noma": Method(
         schemes.noma, "paper for a transceiver blind to similarity", "Section IV, scheme 1", "cvxpy", "SwinJSCC+NOMA"
     ),

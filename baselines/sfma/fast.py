@@ -39,6 +39,11 @@ def solve(
     return package("sfma", params, instance, concatenate(parts), started, iterations=done)
 
 
+def at_prices(params: Params, instance: Instance) -> Solution:
+    """The matching at the prices alone, without competitors, and the resources found for it."""
+    return solve(params, instance, candidates=1, rounds=0)
+
+
 def _solve(params: Params, instance: Instance, candidates: int, rounds: int) -> Allocation:
     users = params.num_users
     forbidden = np.where(physics.feasible_pairs(params, instance), 0.0, -FORBIDDEN)
