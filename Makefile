@@ -27,7 +27,9 @@ help:
 
 demo: $(VENV)/.all
 	$(BIN)/semcom-gym solve SemCom/CRRA-v0 --method crra -n 5 --trace runs/demo
-	$(BIN)/semcom-gym benchmark -n 50 --out results/demo
+	$(BIN)/semcom-gym benchmark -n 50 --env SemCom/CRRA-v0 SemCom/CRRAUS-v0 SemCom/SFMA-v0 --out results/demo
+	$(BIN)/semcom-gym benchmark -n 50 --env SemCom/SFMAPairing-v0 --method equal channel_pairing price_matching \
+	--out results/demo_pairing
 	@echo 'How the published algorithm converges: $(BIN)/tensorboard --logdir runs'
 
 test: lint
