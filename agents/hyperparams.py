@@ -35,11 +35,6 @@ POLICIES: dict[str, type[BasePolicy]] = {"MatchingPolicy": MatchingPolicy}
 """Other policies that a file may name."""
 
 
-NOT_ARGUMENTS = ("n_timesteps", "n_envs", "policy", "tighten")
-"""Entries that are not arguments of the algorithm. tighten: fields of Params times a factor while training, so that the
-policy keeps a distance to a limit that its decisions do not meet by construction; validation has the limit itself."""
-
-
 class Linear:
     """Schedule that falls linearly from ``start`` to zero (``lin_<start>`` in the files)."""
 
@@ -82,7 +77,7 @@ def load(env_id: str, algo: str, overrides: dict[str, Any] | None = None, **size
 
 def arguments(settings: dict[str, Any], num_actions: int) -> dict[str, Any]:
     """The arguments of the algorithm's constructor among hyper-parameters, with schedules and action noise made."""
-    rest = {name: value for name, value in settings.items() if name not in NOT_ARGUMENTS}
+    rest = {name: value for name, value in settings.items() if name not in ("n_timesteps", "n_envs", "policy")}
     for name in ("learning_rate", "exploration_std", "clip_range"):
         if isinstance(rest.get(name), str):
             rest[name] = _schedule(name, rest[name])

@@ -93,16 +93,14 @@ def train(
     identity = dict(zip(IDENTITY, (env_id, preset, overrides, algo, seed, settings), strict=True))
     name = f"{file_name(env_id, algo, preset)}_seed{seed}"
     folder = Path("runs", name) if out is None else Path(out)
-    params = make_vec_env(env_id, 1, preset=preset, **overrides).venv.unwrapped.params
-    tight = {field: factor * getattr(params, field) for field, factor in settings.get("tighten", {}).items()}
-    env = make_vec_env(env_id, settings["n_envs"], preset=preset, **_backend(algo, device), **(overrides | tight))
+    env = make_vec_env(env_id, settings["n_envs"], preset=preset, **_backend(algo, device), **overrides)
     record = _open(folder, identity, resume)
     if record["finished"]:
         return _finish(folder, record, env, device)
     model = _restore(folder, record, env, device) if record["curve"] else _build(env, identity, device)
     log = folder / "tensorboard" if tensorboard is None else Path(tensorboard, name)
     model.set_logger(configure(str(log), ["tensorboard"]))
-    keeper = _Keeper(folder, record, _validation(env, params, validation, scored), evaluations, progress)
+    keeper = _Keeper(folder, record, _validation(env, validation, scored), evaluations, progress)
     left = settings["n_timesteps"] - model.num_timesteps
     every = LOG_EVERY * (env.num_envs if isinstance(model, OffPolicyAlgorithm) else 1)  # which counts episodes
     try:
@@ -187,12 +185,12 @@ def _finish(folder: Path, record: dict[str, Any], env: SB3VecEnv, device: str) -
     return Run(model, folder, record)
 
 
-def _validation(env: SB3VecEnv, params: Any, n: int, scored: int) -> Validation:
+def _validation(env: SB3VecEnv, n: int, scored: int) -> Validation:
     venv = env.venv.unwrapped
-    validation = Validation(venv.problem, params, n, penalty=venv.penalty)
+    validation = Validation(venv.problem, venv.params, n, penalty=venv.penalty)
     if scored:
         first = validation.instance[: min(n, scored)]
-        validation.reference = Reference.prove(venv.problem, params, first)
+        validation.reference = Reference.prove(venv.problem, venv.params, first)
     return validation
 
 

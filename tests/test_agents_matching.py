@@ -170,16 +170,3 @@ def test_bad_settings(kwargs: dict[str, Any], text: str) -> None:
     env = make_vec_env(ID, 2, backend="torch", num_users=4)
     with pytest.raises((TypeError, ValueError), match=text):
         APG("MatchingPolicy", env, device="cpu", **kwargs)
-
-
-def test_training_keeps_below_the_energy_budget_and_validation_does_not(tmp_path: Path) -> None:
-    run = agents.train(
-        ID, "apg", timesteps=512, num_envs=64, out=tmp_path, evaluations=1, validation=5, scored=0, progress=False,
-        num_users=4,
-    )  # fmt: skip
-    trained = run.model.get_env().venv.unwrapped.params
-    assert trained.energy_per_group_j == pytest.approx(0.96 * params(4).energy_per_group_j)
-    instance = PROBLEM.sample_split(params(4), "validation", 5)
-    found = PROBLEM.evaluate(params(4), instance, agents.allocate(run.model, PROBLEM, params(4), instance))
-    best = run.record["best"]["objective"]
-    assert best == pytest.approx(float(found.objective.mean()), rel=1e-6)

@@ -344,7 +344,7 @@ def test_float32_stays_float32(library: str) -> None:
         limits.bandwidth_floor(params, link, p, delta),
         limits.ratio_ceiling(link, p, b, delta, delta),
         *limits.share_power(params, link, p, delta),
-        limits.spare_energy(params, link, p, b, delta, delta, delta),
+        *limits.spare_energy(params, link, p, b, delta, delta, delta),
     ):
         assert value.dtype == dtype
 

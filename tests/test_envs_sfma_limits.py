@@ -181,10 +181,16 @@ def test_spare_energy_moves_what_it_must(preset: str) -> None:
     b = np.full(low.shape, params.max_bandwidth_hz / params.num_groups)
     high = limits.ratio_ceiling(link, p, b, low, np.ones_like(low))
     for wish in (high, low):
-        got = limits.spare_energy(params, link, p, b, wish, low, high)
-        before, after = (energy(params, link, p, b, x) / params.max_energy_j for x in (wish, got))
+        power, got = limits.spare_energy(params, link, p, b, wish, low, high)
+        before = energy(params, link, p, b, wish) / params.max_energy_j
+        after = energy(params, link, power, b, got) / params.max_energy_j
         fits = before <= 1.0
         np.testing.assert_array_equal(got[fits], wish[fits])
+        np.testing.assert_array_equal(power[fits], p[fits])
+        assert (power <= p).all()
+        delay = link.source_bit * got[..., None] / rate(link, power, b, got)
+        intime = link.source_bit * wish[..., None] / rate(link, p, b, wish) <= link.spare_s * (1 + 1e-9)
+        assert (delay <= link.spare_s * (1 + 1e-9))[intime & (got > low)[..., None]].all(), "nobody gets late"
         assert (got >= low * (1 - 1e-12)).all()
         assert (got <= high * (1 + 1e-12)).all()
         candidates = np.stack([wish, low, high, np.sqrt(low * high)])
@@ -193,6 +199,8 @@ def test_spare_energy_moves_what_it_must(preset: str) -> None:
         curable = each.min(axis=0).sum(axis=-1) <= params.max_energy_j * (1 - 1e-9)
         assert (~fits & curable).any()
         assert (after[curable] <= 1.0).all(), "the ratios of least energy would meet it"
+        assert (power[curable] == p[curable]).all(axis=-1).mean() > 0.9, "then power is left alone"
+        assert (after <= 1.0)[~curable].any(), "less power helps where ratios do not"
         assert (after[~fits & curable] > 0.97).all(), "no further than the budget asks"
         assert (after <= before + 1e-12).all()
 
@@ -293,14 +301,16 @@ def test_energy_of_moved_ratios_has_no_gradient() -> None:
     b = np.full(low.shape, params.max_bandwidth_hz / params.num_groups)
     high = limits.ratio_ceiling(link, p, b, low, np.ones_like(low))
     wish = low + 0.7 * (high - low)
-    got = limits.spare_energy(params, link, p, b, wish, low, high)
+    power, got = limits.spare_energy(params, link, p, b, wish, low, high)
     leaf = of_torch(wish).requires_grad_(True)
-    moved = limits.spare_energy(params, link.to_torch(), *map(of_torch, (p, b)), leaf, *map(of_torch, (low, high)))
+    resources, ends = map(of_torch, (p, b)), map(of_torch, (low, high))
+    left, moved = limits.spare_energy(params, link.to_torch(), *resources, leaf, *ends)
     np.testing.assert_allclose(moved.detach().numpy(), got, rtol=1e-9)
-    delay = physics.delays(link.to_torch(), physics.rates(link.to_torch(), of_torch(p), of_torch(b), moved), moved)
-    spent = physics.energy(params, of_torch(p), delay, moved).sum(dim=-1)
+    np.testing.assert_allclose(left.detach().numpy(), power, rtol=1e-9)
+    delay = physics.delays(link.to_torch(), physics.rates(link.to_torch(), left, of_torch(b), moved), moved)
+    spent = physics.energy(params, left, delay, moved).sum(dim=-1)
     spent.sum().backward()
-    used = energy(params, link, p, b, got) / params.max_energy_j
+    used = energy(params, link, power, b, got) / params.max_energy_j
     bound = (energy(params, link, p, b, wish) > params.max_energy_j) & (used < 1.0) & (used > 0.97)
     free = energy(params, link, p, b, wish) <= params.max_energy_j
     assert bound.sum() > 5

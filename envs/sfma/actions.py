@@ -56,7 +56,9 @@ def allot(params: Params, link: Links, pair: Array, group: Array) -> Allocation:
        need it.
     2. bandwidth: each group's least bandwidth at its distortion floor delta^D, and a share of what is left of Bmax.
     3. ratio: from delta^D (-1) to the largest ratio that meets the latency limit (1), or the next lower one that meets
-       it; moved towards the ratios of least energy as far as the energy budget needs it.
+       it.
+    4. energy: as far as the budget needs it, ratios move towards those of least energy, and where that is not enough,
+       groups that stay in time with less power get less.
     """
     low = at_most(physics.distortion_floor(params, link) * (1.0 + limits.margin(group)), 1.0)
     power, need = limits.share_power(params, link, params.max_power_w * simplex.action_to_share(group[:, 0]), low)
@@ -66,9 +68,7 @@ def allot(params: Params, link: Links, pair: Array, group: Array) -> Allocation:
     high = limits.ratio_ceiling(link, power, bandwidth, low, namespace(low).ones_like(low))
     wish = low + (high - low) * (0.5 * (group[:, 2] + 1.0))
     chosen = limits.ratio_ceiling(link, power, bandwidth, low, wish)
-    ratio = limits.spare_energy(params, link, power, bandwidth, chosen, low, high)
-    if ratio is not chosen:
-        ratio = limits.ratio_ceiling(link, power, bandwidth, low, ratio)
+    power, ratio = limits.spare_energy(params, link, power, bandwidth, chosen, low, high)
     return Allocation(pair, power, bandwidth, ratio)
 
 

@@ -19,6 +19,7 @@ SEARCH_STEPS = 4  # of Newton's method while a budget is searched for
 LADDER = (0.25, 0.5, 0.75, 1.0)
 SECANTS = 2
 SCAN, HALVINGS = 64, 40
+EVERYONE = slice(None)
 HOPELESS = 100.0  # times the budget: the floor of a group that no bandwidth can save
 
 
@@ -128,41 +129,59 @@ def share_power(params: Params, link: Links, power_w: Array, floor: Array) -> tu
     return power_w, bandwidth_floor(params, link, power_w, floor)
 
 
-def spare_energy(params: Params, link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array, low: Array,
-                 high: Array) -> Array:  # fmt: skip
-    """Ratios (n, K) moved towards those of least energy as far as the energy budget (20c) needs it."""
+def spare_energy(
+    params: Params, link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array, low: Array, high: Array
+) -> tuple[Array, Array]:
+    """Power (n, K) and ratios (n, K), moved as far as the energy budget (20c) needs it.
+
+    First the ratios move towards those of least energy between ``low`` and ``high``; where that is not enough, groups
+    that stay in time with less power get less.
+    """
     xp = namespace(ratio)
-
-    def spent(rows: Any, delta: Array) -> Array:
-        part = link[rows]
-        delay = physics.delays(part, physics.rates(part, power_w[rows], bandwidth_hz[rows], delta), delta)
-        return physics.energy(params, power_w[rows], delay, delta)
-
     limit = params.max_energy_j * (1.0 - margin(ratio))
-    everyone = slice(None)
-    now = spent(everyone, ratio)
-    over = frozen(total(now)) > limit
-    if not bool(over.any()):
-        return ratio
+
+    def delays(rows: Any, p: Array, delta: Array) -> Array:
+        return physics.delays(link[rows], physics.rates(link[rows], p, bandwidth_hz[rows], delta), delta)
+
+    def spent(rows: Any, p: Array, delta: Array) -> Array:
+        return physics.energy(params, p, delays(rows, p, delta), delta)
+
+    now = spent(EVERYONE, power_w, ratio)
+    if not bool((frozen(total(now)) > limit).any()):
+        return power_w, ratio
     calm, least = ratio, now
     for other in (low, high, xp.sqrt(low * high)):
-        cost = spent(everyone, other)
+        cost = spent(EVERYONE, power_w, other)
         calm, least = xp.where(cost < least, other, calm), xp.minimum(cost, least)
 
-    def excess(rows: Any, t: Array) -> Array:
-        return frozen(total(spent(rows, ratio[rows] + t[:, None] * (calm - ratio)[rows]))) / limit - 1.0
+    def calmer(rows: Any, t: Array) -> Array:
+        return total(spent(rows, power_w[rows], ratio[rows] + t[:, None] * (calm - ratio)[rows]))
 
-    t = least_move(frozen(total(now)) / limit - 1.0, excess)
-    assert t is not None
-    moved = ratio + t[:, None] * (calm - ratio)
-    if not _tracks_gradient(moved):
-        return moved
-    nearer = at_most(t + 1e-3, 1.0)
-    excess_now = total(spent(everyone, moved))
-    slope = frozen(total(spent(everyone, ratio + nearer[:, None] * (calm - ratio))) - excess_now)
-    slope = slope / at_least(nearer - t, 1e-9)
-    shift = -(excess_now - frozen(excess_now)) / at_most(slope, -1e-9)
-    return moved + xp.where((t > 0) & (t < 1), shift, xp.zeros_like(shift))[:, None] * frozen(calm - ratio)
+    t = _meet(calmer, frozen(total(now)), limit)
+    if t is not None:
+        moved = ratio_ceiling(link, power_w, bandwidth_hz, low, ratio + t[:, None] * (calm - ratio))
+        ratio = xp.where((t > 0)[:, None], moved, ratio)
+
+    def weaker(rows: Any, t: Array) -> Array:
+        return total(spent(rows, lowered(rows, t), ratio[rows]))
+
+    def lowered(rows: Any, t: Array) -> Array:
+        p = power_w[rows] * (1.0 - t)[:, None]
+        return xp.where(larger(delays(rows, p, ratio[rows]) - link[rows].spare_s) <= 0, p, power_w[rows])
+
+    t = _meet(weaker, frozen(total(spent(EVERYONE, power_w, ratio))), limit)
+    return power_w if t is None else lowered(EVERYONE, t), ratio
+
+
+def _meet(spent: Callable[[Any, Array], Array], now: Array, limit: float) -> Array | None:
+    """How far (n,) to move for ``spent(rows, t)`` to meet a limit, as a function of whatever ``spent`` depends on."""
+    t = least_move(now / limit - 1.0, lambda rows, t: frozen(spent(rows, t)) / limit - 1.0)
+    if t is None or not _tracks_gradient(spent(EVERYONE, t)):
+        return t
+    here, nearer = spent(EVERYONE, t), at_most(t + 1e-3, 1.0)
+    slope = (frozen(spent(EVERYONE, nearer)) - frozen(here)) / at_least(nearer - t, 1e-9)
+    shift = -(here - frozen(here)) / at_most(slope, -1e-9)
+    return t + namespace(t).where((t > 0) & (t < 1), shift, namespace(t).zeros_like(shift))
 
 
 def _tracks_gradient(x: Array) -> bool:
