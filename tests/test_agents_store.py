@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from semcom_gym import agents, envs
+from semcom_gym import agents
 
 torch.set_num_threads(1)
 
@@ -93,12 +93,13 @@ def test_only_finished_runs_are_shipped(run_folder: Path, tmp_path: Path) -> Non
 
 
 def test_agents_in_the_package_are_what_their_cards_say() -> None:
-    problem = envs.problem("crra")
     for card in agents.shipped():
         model = agents.load(card["env_id"], card["algo"], card["preset"])
-        params = agents.make_vec_env(card["env_id"], 1, preset=card["preset"]).venv.unwrapped.params
-        instance = problem.sample_split(params, "validation", 20)
-        actions = agents.decide(model, problem, params, instance).astype(float)
-        outcome = problem.evaluate(params, instance, problem.decode(params, instance, actions))
-        assert outcome.feasible.all()
+        venv = agents.make_vec_env(card["env_id"], 1, preset=card["preset"]).venv.unwrapped
+        problem, params = venv.problem, venv.params
+        instance = problem.sample_split(params, "validation", 100)
+        outcome = problem.evaluate(params, instance, agents.allocate(model, problem, params, instance))
+        promised = card["scores"]["validation"]
+        assert outcome.feasible.mean() == pytest.approx(promised["feasible"], abs=0.011)
+        assert outcome.objective.mean() == pytest.approx(promised["objective"], rel=1e-3)
         assert len(card["sha256"]) == 64
