@@ -211,6 +211,7 @@ def test_importing_the_baselines_imports_no_cvxpy() -> None:
 
 # --- every method in the environment ---------------------------------------------------------------------------------
 @pytest.mark.parametrize("method", list(METHODS))
+@pytest.mark.parametrize("env_id", ["SemCom/CRRA-v0", "SemCom/CRRAUS-v0"])
 def test_the_environment_scores_a_solution_as_the_solver_does(env_id: str, method: str) -> None:
     if method == "crraus" and env_id == "SemCom/CRRA-v0":
         pytest.skip("crraus is a method of CRRAUS only")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
+import gymnasium as gym
 import numpy as np
 import pytest
 import scipy.optimize
@@ -239,3 +240,21 @@ def test_overridden_parameters_reach_the_solver():
     params, instance = cells(4)
     wide = dataclasses.replace(params, max_bandwidth_hz=2 * params.max_bandwidth_hz)
     assert (fast.solve(wide, instance).objective > fast.solve(params, instance).objective).all()
+
+
+@pytest.mark.parametrize("method", ["equal", "channel_pairing", "paper", "paper_printed", "price_matching", "fast"])
+@pytest.mark.parametrize("preset", ["default", "tight"])
+def test_the_environment_scores_a_solution_as_the_solver_does(preset, method):
+    """To 1e-9 where all bandwidth is used; a method that leaves some gets the credit of handing it out."""
+    env = gym.make("SemCom/SFMA-v0", preset=preset).unwrapped
+    instance = env.problem.sample_split(env.params, "validation", 3)
+    found = baselines.solve("sfma", env.params, instance, method)
+    assert found.feasible.any()
+    for i in np.flatnonzero(found.feasible):
+        env.reset(options={"instance": instance[int(i)]})
+        _, reward, _, _, info = env.step(env.encode(found.allocation[int(i)]))
+        assert info["feasible"]
+        assert reward == pytest.approx(info["objective"], abs=1e-4)
+        used = found.allocation.bandwidth_hz[i].sum() / env.params.max_bandwidth_hz
+        assert info["objective"] >= found.objective[i] * (1 - 1e-9)
+        assert info["objective"] <= found.objective[i] * (1 + 1e-9 + 3.0 * max(1.0 - used, 0.0))
