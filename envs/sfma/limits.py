@@ -18,8 +18,9 @@ MOST_STEPS = 12  # of Newton's method; most rows need four or five
 SEARCH_STEPS = 4  # of Newton's method while a budget is searched for
 LADDER = (0.25, 0.5, 0.75, 1.0)
 SECANTS = 2
-SCAN, HALVINGS = 64, 40
+SCAN, SCANS = 64, 4
 EVERYONE = slice(None)
+NEGLIGIBLE = 1e-8  # relative lateness, a hundredth of the tolerance of feasibility
 HOPELESS = 100.0  # times the budget: the floor of a group that no bandwidth can save
 
 
@@ -96,17 +97,16 @@ def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array
         above = xp.where(jumped, above, reach)
         if _settled(delta, last):
             break
-    late = (delta > frozen(floor)) & (reach_at(delta, *plain)[0] < delta * (1.0 - margin(delta)))
+    late = (delta > frozen(floor)) & (reach_at(delta, *plain)[0] < delta * (1.0 - max(margin(delta), NEGLIGIBLE)))
     if bool(late.any()):  # the search crawls where the map nearly touches the diagonal above its fixed point
-        parts = (plain[0].map(lambda x: x[late]), *(x[late] for x in plain[1:]))
-        best = low = frozen(floor)[late]
-        width = (delta[late] - low) / SCAN
-        for k in range(1, SCAN):
-            best = xp.where(reach_at(low + k * width, *parts)[0] >= low + k * width, low + k * width, best)
-        for _ in range(HALVINGS):
-            width = 0.5 * width
-            best = xp.where(reach_at(best + width, *parts)[0] >= best + width, best + width, best)
-        delta[late] = best
+        parts = (plain[0].map(lambda x: x[late][:, None]), *(x[late][:, None] for x in plain[1:]))
+        best, width = frozen(floor)[late][:, None], (delta - frozen(floor))[late][:, None]
+        rungs = xp.arange(SCAN + 1, dtype=delta.dtype, device=delta.device) / SCAN
+        for _ in range(SCANS):
+            tried = best + width * rungs
+            met = xp.where(reach_at(tried, *parts)[0] >= tried, tried, best)
+            best, width = xp.max(met, axis=-1, keepdims=True), width / SCAN
+        delta[late] = best[:, 0]
     free = (delta > frozen(floor)) & (delta < top)
     moved = xp.minimum(xp.maximum(reach_at(delta, link, power_w, noise, scale, span)[1], floor), top)
     return xp.where(free, moved, xp.where(delta < top, floor, start))
