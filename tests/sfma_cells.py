@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from semcom_gym import envs
-from semcom_gym.envs.sfma import pairs, physics, resources
+from semcom_gym.envs.sfma import barrier, pairs, physics, resources
 
 PROBLEM = envs.problem("sfma")
 
@@ -34,6 +34,6 @@ def climb_from_anywhere(params, instance, pair, rng, starts: int = 40) -> float:
     many = np.tile(pair, (starts, 1))
     link = physics.links(params, instance[rows], many)
     entries = rng.uniform(-1.0, 1.0, (starts, 3, params.num_groups)) * rng.choice([0.4, 1.0], (starts, 1, 1))
-    found = resources.improve(params, link, resources.start(params, link, many, entries), 1.0, 30)
+    found = barrier.improve(params, link, resources.start(params, link, many, entries), 1.0, 30)
     outcome = PROBLEM.evaluate(params, instance[rows], found)
     return float(np.max(np.where(outcome.feasible, outcome.objective, -np.inf)))

@@ -12,7 +12,7 @@ from sfma_cells import PROBLEM, cells, climb_from_anywhere, matchings
 
 from semcom_gym import baselines
 from semcom_gym.baselines.sfma import fast
-from semcom_gym.envs.sfma import actions, pairs, physics, prices, resources
+from semcom_gym.envs.sfma import actions, barrier, pairs, physics, prices, resources
 from semcom_gym.envs.sfma.physics import Allocation
 
 PRESETS = ("default", "loose", "tight", "paper", "pruned")
@@ -125,10 +125,10 @@ def test_exchanges_are_all_matchings_one_exchange_away():
 # --- the climb ------------------------------------------------------------------------------------------------------
 
 
-def state(params, instance, pair) -> resources._State:
+def state(params, instance, pair) -> barrier.State:
     link = physics.links(params, instance, pair)
     inside = resources.start(params, link, pair, np.zeros((len(pair), 3, params.num_groups)))
-    return resources._State(params, link, physics.distortion_floor(params, link), inside)
+    return barrier.State(params, link, physics.distortion_floor(params, link), inside)
 
 
 def test_derivatives_against_finite_differences():
@@ -162,7 +162,7 @@ def test_a_newton_step_climbs_and_the_barrier_never_falls():
     assert inside.any()
     for weight in (1.0, 0.1, 1e-3):
         before = here.barrier(weight)
-        here = resources._search(here, here.direction(weight), weight)
+        here = barrier.search(here, here.direction(weight), weight)
         assert (here.barrier(weight)[inside] >= before[inside]).all()
         assert (here.worst[inside] > 0).all()
     assert (here.barrier(1e-3)[inside] > state(params, instance, here.allocation.pair).barrier(1e-3)[inside]).all()
