@@ -7,7 +7,6 @@ their difference in reward.
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
 from semcom_gym.agents.pair_policy import PairNetwork, tables
-from semcom_gym.agents.policies import SetLayer
+from semcom_gym.agents.policies import SetLayer, head_bias
 from semcom_gym.envs.sfma import pairs as pairing
 
 SPREAD = 3.0  # standard deviation of an instance's scores, in units of a temperature of one
@@ -27,8 +26,8 @@ class MatchingPolicy(BasePolicy):
     """Deterministic: the action (n, M + blocks N) is 1 for the pairs of the matching, -1 for the others, and then the
     entries of every group for both of its users, in [-1, 1].
 
-    policy_kwargs: those of :func:`agents.pair_policy.space_kwargs`, width, depth (layers before the matching, and two
-    less one after it), start (the entries of every group before training, one in (-1, 1) per block).
+    policy_kwargs: those of :func:`agents.pair_policy.space_kwargs`, width, depth (layers before the matching, and as
+    many after it), start (the entries of every group before training, one in (-1, 1) per block).
     """
 
     def __init__(
@@ -37,8 +36,7 @@ class MatchingPolicy(BasePolicy):
         pair_features: int = 0, global_features: int = 0, mirror: list[int] | None = None, **kwargs: Any,
     ) -> None:  # fmt: skip
         start = [0.0] * blocks if start is None else start
-        if len(start) != blocks or not all(-1 < x < 1 for x in start):
-            raise ValueError(f"start must hold {blocks} numbers in (-1, 1), one per block, got {start!r}")
+        bias = head_bias(start, blocks)
         self.sizes = {"user_features": user_features, "pair_features": pair_features}
         self.sizes |= {"global_features": global_features, "mirror": mirror, "width": width, "depth": depth}
         self.start, self.blocks = start, blocks
@@ -51,7 +49,7 @@ class MatchingPolicy(BasePolicy):
         self.head = nn.Linear(width, blocks)
         nn.init.normal_(self.head.weight, std=0.01)  # every group alike at the start
         with torch.no_grad():
-            self.head.bias.copy_(torch.as_tensor([math.atanh(x) for x in start]))
+            self.head.bias.copy_(torch.as_tensor(bias))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _get_constructor_parameters(self) -> dict[str, Any]:

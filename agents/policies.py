@@ -40,6 +40,13 @@ def layout_kwargs(observation: ObservationLayout, action: ActionLayout) -> dict[
     }
 
 
+def head_bias(start: Sequence[float], blocks: int) -> list[float]:
+    """What a head adds before tanh for the action to be ``start``, one number in (-1, 1) per block, before training."""
+    if len(start) != blocks or not all(-1 < x < 1 for x in start):
+        raise ValueError(f"start must hold {blocks} numbers in (-1, 1), one per block, got {start!r}")
+    return [math.atanh(x) for x in start]
+
+
 class SetLayer(nn.Module):
     """A residual layer on rows (n, U, width): each row sees itself and the mean and maximum over all rows."""
 
@@ -123,10 +130,7 @@ class Shape:
         self.kwargs = {name: kwargs.pop(name) for name in SHAPE if name in kwargs}
         self.blocks: int = self.kwargs["blocks"]
         self.width: int = self.kwargs.get("width", 64)
-        start = self.kwargs.get("start", [0.0] * self.blocks)
-        if len(start) != self.blocks or not all(-1 < x < 1 for x in start):
-            raise ValueError(f"start must hold {self.blocks} numbers in (-1, 1), one per block, got {start!r}")
-        self.bias = [math.atanh(x) for x in start]
+        self.bias = head_bias(self.kwargs.get("start", [0.0] * self.blocks), self.blocks)
 
     def network(self, critic: bool = False) -> SetNetwork:
         """Rows of features of every user."""

@@ -102,6 +102,13 @@ class Batch:
             index = slice(index, index + 1 or None)
         return self.map(lambda x: x[index])
 
+    def replaced(self: BatchT, rows: Array, part: BatchT) -> BatchT:
+        """A copy with the instances at ``rows`` (an index array or a mask) replaced by those of ``part`` (NumPy)."""
+        fields = {f.name: getattr(self, f.name).copy() for f in dataclasses.fields(self)}
+        for name, value in fields.items():
+            value[rows] = getattr(part, name)
+        return type(self)(**fields)
+
     def to_torch(self: BatchT, device: Any = "cpu", dtype: Any = None) -> BatchT:
         """The batch as torch tensors on ``device``; floating-point fields in ``dtype``."""
         import torch

@@ -1,13 +1,37 @@
-"""What the tests of the SFMA solvers share."""
+"""What the tests of SFMA share."""
 
 from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from semcom_gym import envs
+from semcom_gym.envs import curve
 from semcom_gym.envs.sfma import barrier, pairs, physics, resources
 
 PROBLEM = envs.problem("sfma")
+CURVES = Path(curve.__file__).parent / "sfma" / "curves"
+
+
+def own_curve(path: Path, base: str = "synthetic_steep", **changes: Any) -> str:
+    data = json.loads((CURVES / f"{base}.json").read_text())
+    data["parameters"] |= changes
+    path.write_text(json.dumps(data))
+    return str(path)
+
+
+def between(x: float, knots: list[float], values: list[float]) -> float:
+    """Straight lines between the knots, constant outside."""
+    if x <= knots[0]:
+        return values[0]
+    for left in range(len(knots) - 1):
+        if x <= knots[left + 1]:
+            share = (x - knots[left]) / (knots[left + 1] - knots[left])
+            return values[left] + share * (values[left + 1] - values[left])
+    return values[-1]
 
 
 def cells(n: int, preset: str = "default", **overrides: object):

@@ -151,7 +151,7 @@ def test_derivatives_against_finite_differences():
             return physics.energy(params, a.power_w, delay, a.ratio) / params.max_energy_j
 
         np.testing.assert_allclose((spent(more) - spent(less)) / (2 * step), energy1[..., axis], rtol=1e-4, atol=1e-6)
-        slope = (more._energy_derivatives(*more._derivatives())[0] - less._energy_derivatives(*less._derivatives())[0])
+        slope = more._energy_derivatives(*more._derivatives())[0] - less._energy_derivatives(*less._derivatives())[0]
         np.testing.assert_allclose(slope / (2 * step), energy2[..., axis, :], rtol=2e-3, atol=1e-4)
 
 

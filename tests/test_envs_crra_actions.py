@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from drawn import draw_actions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,13 +35,7 @@ def cases(draw: st.DrawFn, n: int = 3) -> tuple[Any, Any, np.ndarray]:
     params = dataclasses.replace(base, num_users=users, selection=selection, **floors)
     generator = np.random.default_rng(draw(st.integers(0, 2**32)))
     size = CRRA.action_layout(params).size
-    kind = draw(st.sampled_from(["inside", "outside", "corners", "constant"]))
-    action = {
-        "inside": lambda: generator.uniform(-1, 1, (n, size)),
-        "outside": lambda: generator.uniform(-5, 5, (n, size)),
-        "corners": lambda: generator.choice([-1.0, 1.0], (n, size)),
-        "constant": lambda: np.full((n, size), generator.choice([-1.0, 0.0, 1.0])),
-    }[kind]()
+    action = draw_actions(draw, generator, (n, size))
     return params, CRRA.sample(params, generator, n), action
 
 

@@ -210,12 +210,16 @@ def feasible_case(selection: bool) -> tuple[Any, Any, dict[str, np.ndarray]]:
     params = CRRA.preset("select" if selection else "default", num_users=4)
     instance = CRRA.sample(params, np.random.default_rng(1), 1)
     budget_b, budget_p = float(instance.bandwidth_hz[0]), float(instance.power_w[0])
-    return params, instance, {
-        "bandwidth_hz": np.full((1, 4), budget_b / 5),
-        "power_w": np.full((1, 4), budget_p / 5),
-        "ratio": np.full((1, 4), 0.9),
-        "selected": np.ones((1, 4)),
-    }
+    return (
+        params,
+        instance,
+        {
+            "bandwidth_hz": np.full((1, 4), budget_b / 5),
+            "power_w": np.full((1, 4), budget_p / 5),
+            "ratio": np.full((1, 4), 0.9),
+            "selected": np.ones((1, 4)),
+        },
+    )
 
 
 CASES = [

@@ -9,6 +9,7 @@ from typing import Any
 import gymnasium as gym
 import numpy as np
 import pytest
+from drawn import draw_actions
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,13 +32,7 @@ def cases(draw: st.DrawFn, n: int = 3) -> tuple[Any, Any, np.ndarray]:
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32)))
     size = SFMA.action_layout(params).size
-    kind = draw(st.sampled_from(["inside", "outside", "corners", "constant"]))
-    action = {
-        "inside": lambda: rng.uniform(-1, 1, (n, size)),
-        "outside": lambda: rng.uniform(-5, 5, (n, size)),
-        "corners": lambda: rng.choice([-1.0, 1.0], (n, size)),
-        "constant": lambda: np.full((n, size), rng.choice([-1.0, 0.0, 1.0])),
-    }[kind]()
+    action = draw_actions(draw, rng, (n, size))
     return params, SFMA.sample(params, rng, n), action
 
 

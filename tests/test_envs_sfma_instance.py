@@ -7,33 +7,17 @@ import itertools
 import json
 import math
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
+from sfma_cells import CURVES, between, own_curve
 
 from semcom_gym import envs
-from semcom_gym.envs import channel, curve
+from semcom_gym.envs import channel
 from semcom_gym.envs.sfma import physics
 
 SFMA = envs.problem("sfma")
-STEEP = json.loads((Path(curve.__file__).parent / "sfma" / "curves" / "synthetic_steep.json").read_text())
-
-
-def own_curve(path: Path, changes: dict[str, Any]) -> str:
-    path.write_text(json.dumps(STEEP | {"parameters": STEEP["parameters"] | changes}))
-    return str(path)
-
-
-def between(x: float, knots: list[float], values: list[float]) -> float:
-    """Straight lines between the knots, constant outside."""
-    if x <= knots[0]:
-        return values[0]
-    for left in range(len(knots) - 1):
-        if x <= knots[left + 1]:
-            share = (x - knots[left]) / (knots[left + 1] - knots[left])
-            return values[left] + share * (values[left + 1] - values[left])
-    return values[-1]
+STEEP = json.loads((CURVES / "synthetic_steep.json").read_text())
 
 
 def test_interference_parameters_of_the_profile(tmp_path: Path) -> None:
@@ -43,7 +27,7 @@ def test_interference_parameters_of_the_profile(tmp_path: Path) -> None:
         "midpoint_power_w": [0.2, 0.18, 0.1], "midpoint_ratio": [0.5, 0.3, 0.2], "steepness": [4.0, 9.0, 6.0],
         "distortion": [STEEP["parameters"]["distortion"][0]] * 3, "parameter_spread": 0.0,
     }  # fmt: skip
-    path = own_curve(tmp_path / "knots.json", knots)
+    path = own_curve(tmp_path / "knots.json", **knots)
     params = SFMA.preset("default", curve=path)
     instance = SFMA.sample(params, np.random.default_rng(2), 20)
     outside = (instance.similarity < 0.1).mean(), (instance.similarity > 0.9).mean()

@@ -12,37 +12,18 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sfma_cells import CURVES, between, own_curve
 
 from semcom_gym import envs
-from semcom_gym.envs import curve
 from semcom_gym.envs.sfma import physics
 from semcom_gym.envs.sfma.physics import Allocation, Links
 
 SFMA = envs.problem("sfma")
 PRESETS = ["default", "paper", "loose", "tight", "pruned"]
-CURVES = Path(curve.__file__).parent / "sfma" / "curves"
 
 
 def table_of(name: str) -> dict[str, Any]:
     return json.loads((CURVES / f"{name}.json").read_text())["parameters"]
-
-
-def own_curve(path: Path, base: str = "synthetic_steep", **changes: Any) -> str:
-    data = json.loads((CURVES / f"{base}.json").read_text())
-    data["parameters"] |= changes
-    path.write_text(json.dumps(data))
-    return str(path)
-
-
-def between(x: float, knots: list[float], values: list[float]) -> float:
-    """Straight lines between the knots, constant outside."""
-    if x <= knots[0]:
-        return values[0]
-    for left in range(len(knots) - 1):
-        if x <= knots[left + 1]:
-            share = (x - knots[left]) / (knots[left + 1] - knots[left])
-            return values[left] + share * (values[left + 1] - values[left])
-    return values[-1]
 
 
 def pair_list(users: int) -> list[tuple[int, int]]:

@@ -60,7 +60,7 @@ def _best_known(params: Params, instance: Instance) -> Solution:
     score = np.where(outcome.feasible, outcome.objective, -np.inf).reshape(-1, TRIALS)
     top = tried[np.argmax(score, axis=-1) + TRIALS * np.arange(len(instance))]
     better = np.max(score, axis=-1) > np.where(found.feasible, found.objective, -1.0)
-    return package("sfma", params, instance, resources.choose(better, top, best), started)
+    return package("sfma", params, instance, best.replaced(better, top[better]), started)
 
 
 def _prove(params: Params, instance: Instance, known: float, allocation: physics.Allocation) -> float:
@@ -156,7 +156,7 @@ class _Pricing:
         i, y1, y2, x1, x2 = cells.pair, cells.y1, cells.y2, cells.x1, cells.x2
         power, bandwidth, _ = self.budget
         a, beta, snr = self.a[i], self.beta[i], self.snr[i]
-        rho = (self.rho_min[i] + self.span[i] * (0.5 - 0.5 * np.tanh(0.5 * x2)))[:, None]
+        rho = (self.rho_min[i] + self.span[i] * physics.falling(x2))[:, None]
         rate, slope = _per_watt(y1, rho, snr)  # of the pair, Mbit/s per W
         rate2, slope2 = _per_watt(y2, rho, snr)
         gain = _concave_top(y1, y2, rate.sum(-1) - mu * y1, rate2.sum(-1) - mu * y2, slope.sum(-1) - mu,

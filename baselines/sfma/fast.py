@@ -22,9 +22,7 @@ CHUNK = 16  # instances whose tables are held at once, at 45 pairs
 FORBIDDEN = 1e3  # off the value of a pair outside (21)
 
 
-def solve(
-    params: Params, instance: Instance, *, candidates: int | None = None, rounds: int | None = None
-) -> Solution:
+def solve(params: Params, instance: Instance, *, candidates: int | None = None, rounds: int | None = None) -> Solution:
     """Solve a batch. candidates: matchings that compete, by default 3, and 7 up to 6 users, whose local optima lie
     further apart; rounds: of exchanging partners around the best one, by default 0 up to 12 users and 2 above.
     """
@@ -59,7 +57,7 @@ def _solve(params: Params, instance: Instance, candidates: int, rounds: int) -> 
     for _ in range(rounds):
         other = compete(_nearest(net, users, found.pair, candidates + 1)[:, 1:])
         better = _rate(params, instance, other) > _rate(params, instance, found)
-        found = resources.choose(better, other, found)
+        found = found.replaced(better, other[better])
     return found
 
 

@@ -106,8 +106,7 @@ def _first(params: Params, instance: Instance) -> Allocation:
     rows = np.flatnonzero(~equal.feasible)
     if len(rows):
         other = heuristics.start(params, instance[rows], _first_pairing(params, instance[rows]))
-        for field in dataclasses.fields(first):
-            getattr(first, field.name)[rows] = getattr(other, field.name)
+        first = first.replaced(rows, other)
     return first
 
 
@@ -119,7 +118,7 @@ def _first_pairing(params: Params, instance: Instance) -> Array:
     link = physics.links(params, instance)
     shares = heuristics.equal_shares(params, len(link))
     power, bandwidth = (np.broadcast_to(share[:, :1], link.rho_min.shape) for share in shares)
-    low = np.minimum(physics.distortion_floor(params, link) * (1.0 + limits.margin(power)), 1.0)
+    low = limits.ratio_floor(params, link)
     need = np.minimum(limits.bandwidth_floor(params, link, power, low), params.max_bandwidth_hz)
     ratio = limits.ratio_ceiling(link, power, np.maximum(need, bandwidth), low, np.ones_like(low))
     rate = MBIT * total(physics.rates(link, power, bandwidth, ratio))

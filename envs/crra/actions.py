@@ -38,9 +38,7 @@ def decode(params: Params, instance: Instance, action: Array) -> Allocation:
     bandwidth_weight = simplex.action_to_weight(a[:, 0])
     power_weight = simplex.action_to_weight(a[:, 1])
     return Allocation(
-        bandwidth_hz=simplex.split_budget(
-            bandwidth_weight, instance.bandwidth_hz, params.min_bandwidth_hz, selected
-        ),
+        bandwidth_hz=simplex.split_budget(bandwidth_weight, instance.bandwidth_hz, params.min_bandwidth_hz, selected),
         power_w=simplex.split_budget(power_weight, instance.power_w, params.min_power_w, selected),
         ratio=params.max_ratio * (1.0 - half * half),
         selected=selected,

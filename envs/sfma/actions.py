@@ -60,7 +60,7 @@ def allot(params: Params, link: Links, pair: Array, group: Array) -> Allocation:
     4. energy: as far as the budget needs it, ratios move towards those of least energy, and where that is not enough,
        groups that stay in time with less power get less.
     """
-    low = at_most(physics.distortion_floor(params, link) * (1.0 + limits.margin(group)), 1.0)
+    low = limits.ratio_floor(params, link)
     power, need = limits.share_power(params, link, params.max_power_w * simplex.action_to_share(group[:, 0]), low)
     left = params.max_bandwidth_hz - total(need)
     bandwidth = need + at_least(left, 0.0)[:, None] * _shares(group[:, 1])
@@ -103,7 +103,7 @@ def group_entries(params: Params, link: Links, allocation: Allocation, least_spa
 
     least_spare: least bandwidth above its floor that a group gets, as a share of what it has.
     """
-    low = np.minimum(physics.distortion_floor(params, link) * (1.0 + limits.margin(link.snr)), 1.0)
+    low = limits.ratio_floor(params, link)
     power = allocation.power_w / at_least(total(allocation.power_w) / params.max_power_w, 1.0)[:, None]
     need = limits.bandwidth_floor(params, link, power, low)
     bandwidth = allocation.bandwidth_hz * (params.max_bandwidth_hz / total(allocation.bandwidth_hz))[:, None]
@@ -165,5 +165,3 @@ def observe(params: Params, instance: Instance) -> Array:
     ]
     last = xp.broadcast_to(xp.asarray(cell, dtype=rows.dtype, device=rows.device), (n, len(cell)))
     return xp.concat([xp.reshape(users, (n, -1)), xp.reshape(rows, (n, -1)), last], axis=-1)
-
-

@@ -31,23 +31,15 @@ def improve(params: Params, link: Links, allocation: Allocation, weight: float, 
 
 
 def _climb(params: Params, link: Links, allocation: Allocation, weight: float, iterations: int) -> Allocation:
-    low = physics.distortion_floor(params, link)
-    ready = np.flatnonzero(State(params, link, low, allocation).worst > 0)
+    state = State(params, link, physics.distortion_floor(params, link), allocation)
+    ready = np.flatnonzero(state.worst > 0)
     if not len(ready):
         return allocation
-    state = State(params, link[ready], low[ready], allocation[ready])
+    state = state[ready]
     for _ in range(iterations):
         state = search(state, state.direction(weight), weight)
         weight = max(WEIGHT_FALL * weight, LAST_WEIGHT)
-    return spread(state.allocation, ready, allocation)
-
-
-def spread(part: Allocation, rows: Array, whole: Allocation) -> Allocation:
-    """``whole`` with the allocations at ``rows`` replaced."""
-    fields = {name: getattr(whole, name).copy() for name in vars(whole)}
-    for name, value in fields.items():
-        value[rows] = getattr(part, name)
-    return Allocation(**fields)
+    return allocation.replaced(ready, state.allocation)
 
 
 def search(state: State, step: Array, weight: float) -> State:
@@ -79,8 +71,7 @@ class State:
         self.params, self.link, self.low, self.allocation = params, link, low, allocation
         p, b, delta = allocation.power_w, allocation.bandwidth_hz, allocation.ratio
         with np.errstate(all="ignore"):  # a step may leave the domain; the slack then says so
-            rise = link.power_slope * p + link.ratio_slope * delta + link.offset
-            self.fall = 0.5 - 0.5 * np.tanh(0.5 * rise)
+            self.fall = physics.falling(physics.exponent(link, p, delta))
             rho = link.rho_min + (link.rho_max - link.rho_min) * self.fall
             self.x = rho[..., None] + (b / p)[..., None] / link.snr
             self.log = np.log1p(1.0 / self.x)

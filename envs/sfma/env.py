@@ -42,7 +42,5 @@ class SFMAVectorEnv(AllocationVectorEnv):
 
     problem_name = "sfma"
 
-    def __init__(
-        self, num_envs: int = 1, preset: str = "default", *, penalty: float = PENALTY, **kwargs: Any
-    ) -> None:
+    def __init__(self, num_envs: int = 1, preset: str = "default", *, penalty: float = PENALTY, **kwargs: Any) -> None:
         super().__init__(num_envs, preset, penalty=penalty, **kwargs)

@@ -1,6 +1,6 @@
 """What the limits leave a group: the bandwidth it needs, the compression ratios it may use, and the energy budget.
 
-Everything is found by a fixed number of Newton or secant steps outside the gradient graph; one more step inside it
+Everything is found by a bounded number of Newton or secant steps outside the gradient graph; one more step inside it
 makes the derivative of the result that of the implicit function.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from semcom_gym.envs.arrays import Array, at_least, at_most, frozen, larger, namespace, total
+from semcom_gym.envs.arrays import Array, at_least, at_most, frozen, is_torch, larger, namespace, total
 from semcom_gym.envs.sfma import physics
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, TINY_HZ, TINY_W, Links
@@ -33,6 +33,11 @@ def _settled(x: Array, last: Array) -> bool:
 def margin(x: Array) -> float:
     """Relative distance kept to a limit, so that rounding does not break it: far below the tolerance."""
     return 64.0 * float(namespace(x).finfo(x.dtype).eps)
+
+
+def ratio_floor(params: Params, link: Links) -> Array:
+    """Least ratio (n, P) that decoding gives a pair: delta^D (18)-(19) with the margin, 1 where none is enough."""
+    return at_most(physics.distortion_floor(params, link) * (1.0 + margin(link.snr)), 1.0)
 
 
 def bandwidth_floor(params: Params, link: Links, power_w: Array, ratio: Array, steps: int = MOST_STEPS) -> Array:
@@ -77,8 +82,7 @@ def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array
     def reach_at(
         delta: Array, link: Links, power_w: Array, noise: Array, scale: Array, span: Array
     ) -> tuple[Array, Array]:
-        rise = link.power_slope * power_w + link.ratio_slope * delta + link.offset
-        low = 0.5 - 0.5 * xp.tanh(0.5 * rise)
+        low = physics.falling(physics.exponent(link, power_w, delta))
         x = (link.rho_min + span * low)[..., None] + noise
         reach = scale * xp.log1p(1.0 / x)
         slope = scale * (link.ratio_slope * span * low * (1.0 - low))[..., None] / (x * (1.0 + x))
@@ -176,16 +180,14 @@ def spare_energy(
 def _meet(spent: Callable[[Any, Array], Array], now: Array, limit: float) -> Array | None:
     """How far (n,) to move for ``spent(rows, t)`` to meet a limit, as a function of whatever ``spent`` depends on."""
     t = least_move(now / limit - 1.0, lambda rows, t: frozen(spent(rows, t)) / limit - 1.0)
-    if t is None or not _tracks_gradient(spent(EVERYONE, t)):
+    if t is None or not is_torch(t):
         return t
     here, nearer = spent(EVERYONE, t), at_most(t + 1e-3, 1.0)
+    if not here.requires_grad:
+        return t
     slope = (frozen(spent(EVERYONE, nearer)) - frozen(here)) / at_least(nearer - t, 1e-9)
     shift = -(here - frozen(here)) / at_most(slope, -1e-9)
     return t + namespace(t).where((t > 0) & (t < 1), shift, namespace(t).zeros_like(shift))
-
-
-def _tracks_gradient(x: Array) -> bool:
-    return bool(getattr(x, "requires_grad", False))
 
 
 def least_move(start: Array, excess: Callable[[Any, Array], Array]) -> Array | None:

@@ -111,5 +111,3 @@ def uses(pairs: Array, users: int) -> Array:
     both = like(members(users), pairs)[pairs]  # (n, K, 2)
     same = both[..., None] == xp.arange(users, device=pairs.device)
     return xp.sum(xp.sum(xp.astype(same, xp.int64), axis=-2), axis=-2)
-
-

@@ -95,12 +95,19 @@ def links(params: Params, instance: Instance, pair: Array | None = None) -> Link
     )
 
 
+def exponent(link: Links, power_w: Array, ratio: Array) -> Array:
+    """a p + b delta + d, the exponent in (10), (n, P)."""
+    return link.power_slope * power_w + link.ratio_slope * ratio + link.offset
+
+
+def falling(x: Array) -> Array:
+    """1 / (1 + exp(x)), by tanh, which does not overflow."""
+    return 0.5 - 0.5 * namespace(x).tanh(0.5 * x)
+
+
 def interference(link: Links, power_w: Array, ratio: Array) -> Array:
     """Semantic interference factor rho_ij(p, delta) (10), (n, P)."""
-    xp = namespace(power_w)
-    rise = link.power_slope * power_w + link.ratio_slope * ratio + link.offset
-    # 1 / (1 + e^x) by tanh, which does not overflow
-    return link.rho_min + (link.rho_max - link.rho_min) * (0.5 - 0.5 * xp.tanh(0.5 * rise))
+    return link.rho_min + (link.rho_max - link.rho_min) * falling(exponent(link, power_w, ratio))
 
 
 def sinr(link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array) -> Array:

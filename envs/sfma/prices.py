@@ -60,25 +60,50 @@ def tabulate(params: Params, link: Links) -> Table:
     """The table of pairs (n, P): powers from a tenth of an equal share to all, ratios from the distortion floor to 1,
     bandwidths from the latency floor up.
     """
-    n, count = link.rho_min.shape
     low = np.minimum(physics.distortion_floor(params, link), 1.0).astype(np.float32)
-    flat = link.map(lambda x: x.astype(np.float32).reshape(n * count, 1, *x.shape[2:]))
-    powers = params.max_power_w / params.num_groups * np.geomspace(LEAST_POWER, params.num_groups, POWERS)
-    ratios = low.reshape(-1, 1) ** np.linspace(1.0, 0.0, RATIOS, dtype=np.float32)
-    shape = (n * count, POWERS, RATIOS)
-    p = np.broadcast_to(powers.astype(np.float32)[:, None], shape).reshape(n * count, -1)
-    ratio = np.broadcast_to(ratios[:, None, :], shape).reshape(n * count, -1)
-    floor = limits.bandwidth_floor(params, flat, p, ratio)
-    fits = np.repeat(floor <= params.max_bandwidth_hz, BANDWIDTHS, axis=-1)
-    multiples = np.geomspace(1.0, MOST_BANDWIDTH, BANDWIDTHS, dtype=np.float32)
-    b = np.minimum((floor[..., None] * multiples).reshape(n * count, -1), params.max_bandwidth_hz)
-    p, ratio = np.repeat(p, BANDWIDTHS, axis=-1), np.repeat(ratio, BANDWIDTHS, axis=-1)
-    rate = physics.rates(flat, p, b, ratio)
-    energy = physics.energy(params, p, physics.delays(flat, rate, ratio), ratio)
-    value = np.where(fits, rate.sum(-1) * (physics.MBIT / SCALE), NEVER)
+    link = link.map(lambda x: x.astype(np.float32))
+    powers = np.geomspace(LEAST_POWER, params.num_groups, POWERS)
+    multiples = np.geomspace(1.0, MOST_BANDWIDTH, BANDWIDTHS)
+    p, b, ratio = grid(params, link, low, powers, np.linspace(1.0, 0.0, RATIOS), multiples)
+    fits = np.repeat(b[..., ::BANDWIDTHS] <= params.max_bandwidth_hz, BANDWIDTHS, axis=-1)  # the floor does
+    b = np.minimum(b, params.max_bandwidth_hz)
+    rate, energy = outcome(params, link, p, b, ratio)
+    value = np.where(fits, rate * (physics.MBIT / SCALE), NEVER)
     use = (p / params.max_power_w, b / params.max_bandwidth_hz, energy / params.max_energy_j)
-    points = np.stack([value, *use], axis=-1)
-    return Table(points.reshape(n, count, -1, 4), ratio.reshape(n, count, -1))
+    return Table(np.stack([value, *use], axis=-1), ratio)
+
+
+def grid(
+    params: Params, link: Links, low: Array, powers: Array, exponents: Array, multiples: Array
+) -> tuple[Array, Array, Array]:
+    """Power [W], bandwidth [Hz], ratio of every combination for pairs (n, P), each (n, P, G) in the dtype of ``low``.
+
+    powers: over an equal share. exponents: of the ratios over ``low`` (n, P), the distortion floor. multiples: of the
+    least bandwidth that meets the latency limit; they vary fastest.
+    """
+    n, count = low.shape
+    shape = (n * count, len(powers), len(exponents))
+    watt = (params.max_power_w / params.num_groups * powers).astype(low.dtype)
+    p = np.broadcast_to(watt[:, None], shape).reshape(n * count, -1)
+    ratio = np.broadcast_to((low.reshape(-1, 1) ** exponents.astype(low.dtype))[:, None], shape).reshape(n * count, -1)
+    floor = limits.bandwidth_floor(params, _flat(link), p, ratio)
+    b = floor[..., None] * multiples.astype(low.dtype)
+    p, ratio = (np.repeat(x, len(multiples), axis=-1) for x in (p, ratio))
+    return p.reshape(n, count, -1), b.reshape(n, count, -1), ratio.reshape(n, count, -1)
+
+
+def outcome(params: Params, link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array) -> tuple[Array, Array]:
+    """Sum rate [bit/s] and energy [J] of the points (n, P, G) of pairs."""
+    flat = _flat(link)
+    p, b, delta = (x.reshape(-1, x.shape[-1]) for x in (power_w, bandwidth_hz, ratio))
+    rate = physics.rates(flat, p, b, delta)
+    energy = physics.energy(params, p, physics.delays(flat, rate, delta), delta)
+    return rate.sum(-1).reshape(power_w.shape), energy.reshape(power_w.shape)
+
+
+def _flat(link: Links) -> Links:
+    """The pairs (n, P) as rows of one column, so that their points can be the second axis."""
+    return link.map(lambda x: x.reshape(-1, 1, *x.shape[2:]))
 
 
 def search(table: Table, match: Callable[[Array], Array]) -> tuple[Array, list[tuple[Array, Array]]]:

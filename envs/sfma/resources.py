@@ -11,7 +11,7 @@ import numpy as np
 
 from semcom_gym.envs.arrays import Array, concatenate, total
 from semcom_gym.envs.sfma import actions, frugal, physics, prices
-from semcom_gym.envs.sfma.barrier import WEIGHT_FALL, State, improve, spread
+from semcom_gym.envs.sfma.barrier import WEIGHT_FALL, State, improve
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import MBIT, Allocation, Links
 
@@ -77,7 +77,7 @@ def best_of(params: Params, instance: Instance, pair: Array, modest: Array) -> A
     if len(lost):
         rescued, other = _rescue(params, instance[lost], pair[lost])
         better = other > score[lost]
-        best = spread(rescued[better], lost[better], best)
+        best = best.replaced(lost[better], rescued[better])
     return best
 
 
@@ -122,11 +122,6 @@ def from_entries(params: Params, instance: Instance, pair: Array, entries: Array
     return improve(params, link, start(params, link, pair, entries), FIRST_WEIGHT, SCREENING + ITERATIONS)
 
 
-def choose(rows: Array, new: Allocation, old: Allocation) -> Allocation:
-    """``new`` in some rows (n,), ``old`` in the others."""
-    return Allocation(*(np.where(rows[:, None], getattr(new, name), getattr(old, name)) for name in vars(old)))
-
-
 def _score(params: Params, link: Links, allocation: Allocation) -> Array:
     """(n,) the sum rate, or minus the worst excess of a limit."""
     state = State(params, link, physics.distortion_floor(params, link), allocation)
@@ -135,24 +130,22 @@ def _score(params: Params, link: Links, allocation: Allocation) -> Array:
 
 def start(params: Params, link: Links, pair: Array, entries: Array) -> Allocation:
     """Allocations of action entries (n, 3, K) that keep inside every limit where there are any."""
-    result = None
-    for share in INSIDE:
-        tighter = dataclasses.replace(
-            params,
-            max_power_w=share * params.max_power_w,
-            max_bandwidth_hz=share * params.max_bandwidth_hz,
-            energy_per_group_j=share * params.energy_per_group_j,
-            max_distortion=share * params.max_distortion,
-        )
-        inner = dataclasses.replace(link, spare_s=share * link.spare_s)
-        found = actions.allot(tighter, inner, pair, entries)
-        ratio = np.minimum(found.ratio, share)
-        floor = np.minimum(physics.distortion_floor(tighter, link), 1.0)
-        found = dataclasses.replace(found, ratio=np.maximum(ratio, floor))
-        if result is None:
-            result = found
-            good = State(params, link, physics.distortion_floor(params, link), found).worst > 0
-        else:
-            result = choose(good, result, found)
-    assert result is not None
-    return result
+    found = _inside(params, link, pair, entries, INSIDE[0])
+    lost = ~(State(params, link, physics.distortion_floor(params, link), found).worst > 0)
+    if lost.any():
+        found = found.replaced(lost, _inside(params, link[lost], pair[lost], entries[lost], INSIDE[1]))
+    return found
+
+
+def _inside(params: Params, link: Links, pair: Array, entries: Array, share: float) -> Allocation:
+    """Allocations of entries where only this share of every limit may be used."""
+    tighter = dataclasses.replace(
+        params,
+        max_power_w=share * params.max_power_w,
+        max_bandwidth_hz=share * params.max_bandwidth_hz,
+        energy_per_group_j=share * params.energy_per_group_j,
+        max_distortion=share * params.max_distortion,
+    )
+    found = actions.allot(tighter, dataclasses.replace(link, spare_s=share * link.spare_s), pair, entries)
+    floor = np.minimum(physics.distortion_floor(tighter, link), 1.0)
+    return dataclasses.replace(found, ratio=np.maximum(np.minimum(found.ratio, share), floor))
