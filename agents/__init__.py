@@ -3,9 +3,8 @@
 from semcom_gym.agents import _needs as _needs
 from semcom_gym.agents.apg import APG
 from semcom_gym.agents.callbacks import log_solution
-from semcom_gym.agents.decisions import act, allocate, decide, refine
+from semcom_gym.agents.decisions import act, allocate, decide, refine, search
 from semcom_gym.agents.hyperparams import ALGORITHMS
-from semcom_gym.agents.pair_policy import pair_layout_kwargs
 from semcom_gym.agents.policies import layout_kwargs
 from semcom_gym.agents.store import load, ship, shipped
 from semcom_gym.agents.training import Run, train
@@ -23,8 +22,8 @@ __all__ = [
     "load",
     "log_solution",
     "make_vec_env",
-    "pair_layout_kwargs",
     "refine",
+    "search",
     "ship",
     "shipped",
     "train",

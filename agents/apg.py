@@ -20,8 +20,7 @@ from stable_baselines3.common.utils import FloatSchedule, safe_mean
 from torch import Tensor
 
 from semcom_gym.agents.matching_policy import MatchingPolicy
-from semcom_gym.agents.pair_policy import space_kwargs
-from semcom_gym.agents.policies import SetPolicy
+from semcom_gym.agents.policies import SetPolicy, space_kwargs
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import validate
 

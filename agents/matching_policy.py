@@ -15,7 +15,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from semcom_gym.agents.pair_policy import PairNetwork, tables
+from semcom_gym.agents.pair_network import PairNetwork, tables
 from semcom_gym.agents.policies import SetLayer, head_bias
 from semcom_gym.envs.sfma import pairs as pairing
 
@@ -26,7 +26,7 @@ class MatchingPolicy(BasePolicy):
     """Deterministic: the action (n, M + blocks N) is 1 for the pairs of the matching, -1 for the others, and then the
     entries of every group for both of its users, in [-1, 1].
 
-    policy_kwargs: those of :func:`agents.pair_policy.space_kwargs`, width, depth (layers before the matching, and as
+    policy_kwargs: those of :func:`agents.policies.space_kwargs`, width, depth (layers before the matching, and as
     many after it), start (the entries of every group before training, one in (-1, 1) per block).
     """
 

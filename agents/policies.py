@@ -1,9 +1,9 @@
 """Permutation-equivariant policies for SB3's algorithms that run on any number of users.
 
-A flat observation is ``users`` rows of ``user_features`` and then ``global_features`` once; a flat action is
-``blocks`` of one entry per user. The networks see a row per user, so no weight depends on the number of users: the
-number is read off the length of the observation. The three sizes reach a policy as ``policy_kwargs`` (see
-:func:`layout_kwargs`) and so survive SB3's save and load.
+A flat observation is ``users`` rows of ``user_features``, a row of ``pair_features`` for every pair of users if there
+are any, and then ``global_features`` once; a flat action is ``blocks`` of one entry per user. The networks see rows, so
+no weight depends on the number of users: it is read off the length of the observation. The sizes reach a policy as
+``policy_kwargs`` (see :func:`space_kwargs`) and so survive SB3's save and load.
 """
 
 from __future__ import annotations
@@ -22,22 +22,31 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
+from semcom_gym.agents.pair_network import PairNetwork, mirror
 from semcom_gym.envs.problems import ActionLayout, ObservationLayout
 
-SHAPE = ("user_features", "global_features", "blocks", "width", "depth", "start")
-"""The policy_kwargs of a set policy: the three sizes of the layout, units per user and layer, layers, and the action
-of every user before training, one number in (-1, 1) per block."""
+SHAPE = ("user_features", "global_features", "blocks", "pair_features", "mirror", "width", "depth", "start")
+"""The policy_kwargs of a set policy: the sizes of the layout, units per row and layer, layers, and the action of every
+user before training, one number in (-1, 1) per block."""
 
 LOG_STD = -2.5  # of the exploration of PPO, A2C, SAC and TQC before training; -1 drowns the gradient in noise
 
 
-def layout_kwargs(observation: ObservationLayout, action: ActionLayout) -> dict[str, int]:
-    """The policy_kwargs that tell a set policy how observations and actions fold."""
-    return {
+def layout_kwargs(observation: ObservationLayout, action: ActionLayout | None = None) -> dict[str, Any]:
+    """The policy_kwargs that tell a policy how observations, and actions with entries per user, fold."""
+    kwargs: dict[str, Any] = {
         "user_features": len(observation.user_features),
         "global_features": len(observation.global_features),
-        "blocks": len(action.blocks),
     }
+    if observation.pair_features:
+        kwargs |= {"pair_features": len(observation.pair_features), "mirror": mirror(observation.pair_features)}
+    return kwargs if action is None else kwargs | {"blocks": len(action.blocks)}
+
+
+def space_kwargs(venv: Any) -> dict[str, Any]:
+    """:func:`layout_kwargs` of an environment of this package."""
+    boxed = isinstance(venv.single_action_space, spaces.Box)
+    return layout_kwargs(venv.observation_layout, venv.action_layout if boxed else None)
 
 
 def head_bias(start: Sequence[float], blocks: int) -> list[float]:
@@ -96,6 +105,18 @@ class SetNetwork(nn.Module):
         return self.norm(self.layers(self.embed(self.fold(flat))))
 
 
+class UserRows(nn.Module):
+    """The rows of users (n, U, width) of a :class:`PairNetwork`."""
+
+    def __init__(self, network: PairNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, flat: Tensor) -> Tensor:
+        """Features (n, U, width) of every user."""
+        return self.network(flat)[0]
+
+
 class PerUser(nn.Module):
     """A linear head on every row, unfolded to a flat action (n, blocks U)."""
 
@@ -132,10 +153,14 @@ class Shape:
         self.width: int = self.kwargs.get("width", 64)
         self.bias = head_bias(self.kwargs.get("start", [0.0] * self.blocks), self.blocks)
 
-    def network(self, critic: bool = False) -> SetNetwork:
+    def network(self, critic: bool = False) -> nn.Module:
         """Rows of features of every user."""
-        sizes = self.kwargs["user_features"], self.kwargs["global_features"], self.blocks
-        return SetNetwork(*sizes, self.width, self.kwargs.get("depth", 3), critic=critic)
+        sizes = {name: self.kwargs[name] for name in ("user_features", "global_features")}
+        sizes |= {"width": self.width, "depth": self.kwargs.get("depth", 3)}
+        if not self.kwargs.get("pair_features"):
+            return SetNetwork(**sizes, blocks=self.blocks, critic=critic)
+        pairs = {name: self.kwargs[name] for name in ("pair_features", "mirror")}
+        return UserRows(PairNetwork(**sizes, **pairs, blocks=self.blocks if critic else 0))
 
     def mean(self) -> PerUser:
         """Head of the action before tanh."""

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from semcom_gym import __version__
 from semcom_gym.agents import hyperparams as hp
 from semcom_gym.agents.callbacks import Reference, TrainingLog, Validation, log_hyperparameters, log_validation
-from semcom_gym.agents.pair_policy import space_kwargs
+from semcom_gym.agents.policies import space_kwargs
 from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import default_preset, validate

@@ -14,10 +14,13 @@ from semcom_gym.benchmarks.commands import Job, add, instances, parse_overrides
 from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
-FIGURES = ("crra", "sfma")
+FIGURES = ("crra", "sfma", "ascc")
 GROUPS = ("scalar", "vector", "solver", "agent")
-PAPER_METHODS = {"SemCom/CRRA-v0": "crra", "SemCom/CRRAUS-v0": "crraus", "SemCom/SFMA-v0": "paper"}
-"""The published algorithm of each id that has one."""
+PAPER_METHODS = (
+    ("SemCom/CRRA-v0", None, "crra"), ("SemCom/CRRAUS-v0", None, "crraus"), ("SemCom/SFMA-v0", None, "paper"),
+    ("SemCom/ASCC-v0", None, "jrpb"), ("SemCom/ASCC-v0", "two_user", "jrpb"),
+)  # fmt: skip
+"""Id, preset (None: its own) and published algorithm that the solvers' speed is measured on."""
 
 
 def add_to(commands: Any) -> None:
@@ -43,6 +46,10 @@ def add_to(commands: Any) -> None:
         "--refine", type=int, default=0, metavar="STEPS",
         help="also score agents after gradient steps, where their actions are continuous",
     )  # fmt: skip
+    bench.add_argument(
+        "--search", type=int, default=0, metavar="ROUNDS",
+        help="also score agents after rounds of random moves, where their actions are continuous",
+    )  # fmt: skip
     bench.add_argument("--prove", action="store_true", help="prove and write the bounds that ship with the package")
     bench.add_argument("--out", default="results/benchmark", help="folder of results (default: %(default)s)")
     _cells(bench)
@@ -57,7 +64,7 @@ def add_to(commands: Any) -> None:
         "-n",
         "--instances",
         type=int,
-        help="instances to average over (default: 30 of crra, 100 of sfma; 2 with --quick)",
+        help="instances to average over (default: 30 of crra, 100 of sfma, 1 of ascc; at most 2 with --quick)",
     )
     figures.add_argument("--success", help="of crra: success model, exact or approximate (default: exact)")
     figures.add_argument("--preset", help="of sfma: preset, the calibration (default: default)")
@@ -65,6 +72,15 @@ def add_to(commands: Any) -> None:
         "--slow", type=int, metavar="N", help="of sfma: instances of methods that are slow (default: 50)"
     )
     figures.add_argument("--bound", action="store_true", default=None, help="of sfma: the bound in all figures")
+    figures.add_argument(
+        "--tables", nargs="+", metavar="CURVE",
+        help="of ascc: rate tables of data and of semantic users; a second pair makes Figure 5, of another data set",
+    )  # fmt: skip
+    figures.add_argument("--bpg", nargs=2, metavar="CURVE", help="of ascc: the same two for BPG")
+    figures.add_argument(
+        "--djscc", nargs=4, metavar="CURVE",
+        help="of ascc: DJSCC for data and semantic users, trained at 10 dB, then trained at the SNR met",
+    )  # fmt: skip
     figures.add_argument("--quick", action="store_true", help="only the ends of every axis: a test that all of it runs")
     figures.add_argument("--out", help="folder of CSV files, pictures and claims.md (default: results/figures/PAPER)")
     _cells(figures)
@@ -153,8 +169,11 @@ def _agents(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
         except ModuleNotFoundError as error:
             print(f"left out on {task.label}: {error}", file=sys.stderr)
             return []
-    steps = [0, args.refine] if args.refine and not task.stepwise else [0]
-    return [competitors.agent(task, spec, args.device, refine) for spec in specs for refine in steps]
+    after = [(0, 0)]
+    if not task.stepwise:
+        after += [(args.refine, 0)] if args.refine else []
+        after += [(0, args.search)] if args.search else []
+    return [competitors.agent(task, spec, args.device, *more) for spec in specs for more in after]
 
 
 def _run_benchmark(entries: list[Any], cells: store.Store, out: Path) -> dict[str, Any]:
@@ -204,21 +223,26 @@ def _figures(args: argparse.Namespace) -> Job:
     for module in ("matplotlib", "tqdm", "cvxpy"):
         baselines.solution.require(module, "figures")
     paper = importlib.import_module(f"semcom_gym.benchmarks.figures.{args.paper}")
-    names = ("success", "preset", "slow", "bound")
+    names = ("success", "preset", "slow", "bound", "tables", "bpg", "djscc")
     given = {name: value for name in names if (value := getattr(args, name)) is not None}
     validate.keywords(f"figures {args.paper}", given, paper.OPTIONS)
     options = paper.OPTIONS | given
     chosen = paper.figures(**options, quick=args.quick)
     if args.only is not None:
-        numbers = {int(figure.name.removeprefix("figure_")): figure for figure in chosen}
+        numbers = [_number(figure.name) for figure in chosen]
         for number in args.only:
-            validate.choice("figure", number, numbers)
-        chosen = [numbers[number] for number in args.only]
-    n = (2 if args.quick else paper.INSTANCES) if args.instances is None else args.instances
+            validate.choice("figure", number, dict.fromkeys(numbers))
+        chosen = [figure for figure, number in zip(chosen, numbers, strict=True) if number in args.only]
+    n = (min(2, paper.INSTANCES) if args.quick else paper.INSTANCES) if args.instances is None else args.instances
     validate.integer("--instances", n)
     cells = store.Store(args.cells)
     out = store.make_folder(args.out or f"results/figures/{args.paper}")
     return Job(lambda: _run_figures(paper, args.paper, options, chosen, n, cells, out), _show_figures, cells.kept)
+
+
+def _number(name: str) -> int:
+    """The number in the paper of a figure, or of the one that it is a part of: 7 of ``figure_07a_L256``."""
+    return int(name.removeprefix("figure_")[:2])
 
 
 def _run_figures(
@@ -270,7 +294,7 @@ def _run_speed(speed: Any, args: argparse.Namespace, groups: Any) -> dict[str, A
     makers = {
         "scalar": speed.scalar_items,
         "vector": lambda: speed.vector_items(args.batches, args.device),
-        "solver": lambda: [row for pair in PAPER_METHODS.items() for row in speed.solver_items(*pair)],
+        "solver": lambda: [row for case in PAPER_METHODS for row in speed.solver_items(*case)],
         "agent": lambda: [row for env_id in envs.IDS for row in speed.agent_items(env_id, args.device)],
     }
     items = [item for group in groups for item in makers[group]()]

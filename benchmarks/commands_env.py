@@ -173,7 +173,7 @@ def _show_solution(found: dict[str, Any]) -> str:
     ]  # fmt: skip
     mean = np.mean(np.asarray(found["objective"])[feasible]) if feasible.any() else float("nan")
     header = ["instance", "objective", *terms, "feasible", "iterations", "ms", "status"]
-    other = f"; the objective is the rate of another transceiver, {found['transceiver']}"
+    other = f"; the objective is that of another transceiver, {found['transceiver']}"
     return (
         f"{table.aligned(header, rows, left=(len(header) - 1,))}\n\n"
         f"{found['env']} {found['preset']}, {found['method']}, {found['instances']}: mean objective {mean:.6g} over "

@@ -52,18 +52,22 @@ def shipped(task: protocol.Task) -> list[str]:
     return [card["algo"] for card in agents.shipped() if (card["env_id"], card["preset"]) == (task.env_id, task.preset)]
 
 
-def agent(task: protocol.Task, spec: str, device: str = "cpu", refine_steps: int = 0) -> Competitor:
+def agent(
+    task: protocol.Task, spec: str, device: str = "cpu", refine_steps: int = 0, search_rounds: int = 0
+) -> Competitor:
     """An agent by ``spec``: ``apg`` (the one that ships for the task), ``FOLDER`` of a training run, or
     ``NAME=FOLDER,FOLDER,...``, the training seeds of one agent.
 
-    refine_steps: of the gradient on every instance's own objective, after the policy's decision.
+    refine_steps, search_rounds: of the gradient, or of random moves, on every instance's own objective, after the
+    policy's decision.
     Raises ValueError for an unknown name, a missing or corrupt file or an agent of another environment, and for
     refinement of decisions that are made of choices.
     """
     name, equals, folders = spec.rpartition("=")
     validate.integer("refine steps", refine_steps, low=0)
-    if refine_steps and task.stepwise:
-        raise ValueError(f"no refinement on {task.env_id}: its decisions are choices, which have no gradient")
+    validate.integer("search rounds", search_rounds, low=0)
+    if (refine_steps or search_rounds) and task.stepwise:
+        raise ValueError(f"no refinement on {task.env_id}: its decisions are choices")
     if not equals and not Path(spec).exists():
         models = [_shipped_model(task, spec, device)]
         name = spec
@@ -71,17 +75,21 @@ def agent(task: protocol.Task, spec: str, device: str = "cpu", refine_steps: int
         paths = [Path(folder) for folder in folders.split(",")]
         models = [_trained_model(task, path, device) for path in paths]
         name = name or paths[0].name
-    name = f"{name} + {refine_steps} steps" if refine_steps else name
-    return Competitor(name, "agent", tuple(_run(model, weights, device, refine_steps) for model, weights in models))
+    name += f" + {refine_steps} steps" if refine_steps else ""
+    name += f" + {search_rounds} rounds" if search_rounds else ""
+    after = {"refine_steps": refine_steps} | ({"search_rounds": search_rounds} if search_rounds else {})
+    return Competitor(name, "agent", tuple(_run(model, weights, device, after) for model, weights in models))
 
 
-def _run(model: Any, weights: str, device: str, refine_steps: int) -> Run:
+def _run(model: Any, weights: str, device: str, after: dict[str, int]) -> Run:
     from semcom_gym import agents
 
     def act(env: Any, observation: Array) -> Array:
         actions = agents.act(model, observation)
-        if refine_steps:
-            return agents.refine(env.problem, env.params, env.instance, actions, refine_steps)
+        if after["refine_steps"]:
+            actions = agents.refine(env.problem, env.params, env.instance, actions, after["refine_steps"])
+        if after.get("search_rounds"):
+            actions = agents.search(env.problem, env.params, env.instance, actions, after["search_rounds"])
         return actions
 
     def decide(task: protocol.Task) -> protocol.Decisions:
@@ -91,7 +99,7 @@ def _run(model: Any, weights: str, device: str, refine_steps: int) -> Run:
             task, lambda: agents.allocate(model, task.problem, task.params, task.instance)
         )
 
-    key = {"agent": weights, "device": device, "refine_steps": refine_steps}
+    key = {"agent": weights, "device": device, **after}
     key["code"] = store.code_version("envs", "agents")
     return Run(key, decide)
 

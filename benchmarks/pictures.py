@@ -15,6 +15,8 @@ from semcom_gym.benchmarks.leaderboard import Leaderboard, Row
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 FLOOR = -1.0  # left end of the score axis: what an infeasible decision scores
+MEASURED = "measured "
+"""How the label of a line starts that holds the measured points behind another line."""
 PRINTED = {"linestyle": "none", "marker": "o", "markersize": 9, "markerfacecolor": "none", "markeredgewidth": 1.2}
 KINDS = {"solver": (COLOURS[0], "o"), "agent": (COLOURS[1], "D")}
 
@@ -96,14 +98,22 @@ def lines(
     series: Sequence[tuple[str, Sequence[float], Sequence[float], Sequence[tuple[float, float]]]],
     log_x: bool = False,
     printed: Mapping[str, Mapping[float, float]] | None = None,
+    y_limits: tuple[float, float] | None = None,
 ) -> Path:
     """Curves with intervals: (label, x, y, intervals) each. A bound is a thin dashed line on top.
 
-    printed: label -> {x: a paper's number}, as open markers.
+    printed: label -> {x: a paper's number}, as open markers, like measured points (``MEASURED``). y_limits: of the
+    axis; a line that leaves it is cut off.
     """
     printed = printed or {}
     figure, axes = new(6.5, 4.5)
+    places = {label: index for index, (label, *_) in enumerate(series)}
     for index, (label, x, y, intervals) in enumerate(series):
+        if label.startswith(MEASURED):
+            place = places[label.removeprefix(MEASURED)]
+            style = PRINTED | {"marker": MARKERS[place % len(MARKERS)], "color": COLOURS[place % len(COLOURS)]}
+            axes.plot(x, y, label=label, **style)
+            continue
         if label == "bound":
             axes.plot(x, y, color="black", linestyle="--", linewidth=1.0, label=label, zorder=3)
             continue
@@ -117,6 +127,8 @@ def lines(
         axes.plot([], [], color="black", label="printed in the paper", **PRINTED)
     if log_x:
         axes.set_xscale("log")
+    if y_limits is not None:
+        axes.set_ylim(y_limits)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.set_title(title, fontsize=10)

@@ -161,7 +161,8 @@ def decide_by_method(task: Task, method: str, **options: Any) -> Decisions:
             outcome = task.problem.evaluate(task.params, task.instance[rows], allocation)
             objective[rows], valid = outcome.objective, outcome.feasible
         else:
-            objective[rows], valid, _ = play(task, rows, lambda env, _: env.encode(allocation))
+            exact = dataclasses.replace(task, overrides=task.overrides | dict(task.problem.exact_actions))
+            objective[rows], valid, _ = play(exact, rows, lambda env, _: env.encode(allocation))
         claim = np.asarray(found.objective)[rows]
         _check_claim(task, method, claim, objective[rows], valid)
     return Decisions(objective, feasible, np.asarray(found.seconds, float))

@@ -156,10 +156,10 @@ def _vector_work(env: Any, n: int) -> Callable[[], int]:
     return work
 
 
-def solver_items(env_id: str, slow: str, fast: str = "fast") -> list[Item]:
-    """The batched solver beside the paper's algorithm, in instances."""
-    problem = protocol.task(env_id, n=1).problem.name
-    task = protocol.task(env_id, n=SOLVER_BATCHES.get(problem, SOLVER_BATCH))
+def solver_items(env_id: str, preset: str | None, slow: str, fast: str = "fast") -> list[Item]:
+    """The batched solver and the proof of the bound beside the paper's algorithm, in instances."""
+    problem = protocol.task(env_id, preset, n=1).problem.name
+    task = protocol.task(env_id, preset, n=SOLVER_BATCHES.get(problem, SOLVER_BATCH))
     rows = []
     slow_name = f"{slow}, {task.label}"
     for method, part in ((slow, task.instance[:SLOW_BATCH]), (fast, task.instance)):
@@ -170,7 +170,13 @@ def solver_items(env_id: str, slow: str, fast: str = "fast") -> list[Item]:
 
         against = None if method == slow else slow_name
         rows.append(Item("solver", f"{method}, {task.label}", "instances", work, against))
-    return rows
+    few = task.instance[:SLOW_BATCH]
+
+    def prove() -> int:
+        baselines.bound(problem, task.params, few)
+        return len(few)
+
+    return [*rows, Item("solver", f"bound, {task.label}", "instances", prove, slow_name)]
 
 
 def agent_items(env_id: str, device: str = "cpu") -> list[Item]:

@@ -21,7 +21,10 @@ from semcom_gym.envs import files
 
 
 def plain(value: Any) -> Any:
-    """``value`` as JSON can hold it: arrays become lists, dataclasses dictionaries, NaN and infinities null."""
+    """``value`` as JSON can hold it.
+
+    Arrays become lists, dataclasses dictionaries, complex numbers pairs, NaN and infinities null.
+    """
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
     if isinstance(value, dict):
@@ -32,6 +35,8 @@ def plain(value: Any) -> Any:
         return [plain(entry) for entry in value]
     if isinstance(value, np.generic):
         return plain(value.item())
+    if isinstance(value, complex):
+        return [plain(value.real), plain(value.imag)]
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value

@@ -36,6 +36,16 @@ def erfc(x: Array) -> Array:
     return sys.modules["torch"].special.erfc(x) if is_torch(x) else scipy.special.erfc(x)
 
 
+def log_ndtr(x: Array) -> Array:
+    """Logarithm of the standard normal distribution function, elementwise, exact in both tails."""
+    return sys.modules["torch"].special.log_ndtr(x) if is_torch(x) else scipy.special.log_ndtr(x)
+
+
+def falling(x: Array) -> Array:
+    """The logistic function that falls, 1 / (1 + exp(x)), by tanh, which does not overflow."""
+    return 0.5 - 0.5 * namespace(x).tanh(0.5 * x)
+
+
 def total(x: Array) -> Array:
     """Sum over the last axis (the method: half the time of the function on small arrays)."""
     return x.sum(-1)

@@ -71,7 +71,7 @@ def load(problem: str, name: str, parameters: tuple[str, ...], pins: Mapping[str
     parameters: names that the curve must have. pins: SHA-256 of the shipped files.
     Raises ValueError, in one line, for an unknown name or a file that is missing, corrupt or incomplete.
     """
-    own = name.endswith(".json")
+    own = isinstance(name, str) and name.endswith(".json")
     if not own:
         validate.choice(f"{problem} curve", name, [*shipped(problem), "a path ending in .json"])
     path = Path(name) if own else _folder(problem) / f"{name}.json"

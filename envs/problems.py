@@ -13,7 +13,7 @@ from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, Batch
 from semcom_gym.envs.outcome import Outcome
 
-NAMES = ("crra", "sfma")
+NAMES = ("crra", "sfma", "ascc")
 SPLITS = ("train", "validation", "test")
 SPLIT_ENTROPY = 0x5E3C03  # fixed for good: it decides the instances of every split
 
@@ -63,6 +63,8 @@ class Problem:
     instance_shapes, allocation_shapes: shape of every field behind the first axis. signed: fields that may be negative.
     build: instances from uniform variates (n, ``uniforms_per_instance(params)``).
     check_instance, check_allocation: raise for values that shapes and signs alone do not show to be wrong.
+    exact_actions: fields of Params under which an action stands for every feasible allocation as it is, where other
+    values may turn it into a better one.
     evaluate_unchecked, decode, observe: pure functions of NumPy arrays or torch tensors; encode: NumPy only.
     """
 
@@ -89,6 +91,7 @@ class Problem:
     pair_features: tuple[str, ...] = ()
     pair_blocks: tuple[str, ...] = ()
     signed: tuple[str, ...] = ()
+    exact_actions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     check_allocation: Callable[[Any, Any], None] = _nothing_more_to_check
 
     def preset(self, name: str, **overrides: Any) -> Any:
@@ -122,7 +125,8 @@ class Problem:
         if not isinstance(allocation, self.Allocation):
             raise TypeError(f"allocation must be a {self.name} Allocation, got {type(allocation).__name__}")
         for name, tail in self.allocation_shapes(params).items():
-            validate.array(f"allocation.{name}", getattr(allocation, name), (len(instance), *tail), nonnegative=True)
+            value = getattr(allocation, name)
+            validate.array(f"allocation.{name}", value, (len(instance), *tail), nonnegative=name not in self.signed)
         self.check_allocation(params, allocation)
         return self.evaluate_unchecked(params, instance, allocation)
 

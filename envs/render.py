@@ -2,8 +2,8 @@
 
 What is drawn depends on what the problem offers: users are placed where the instance has ``distance_m`` and
 ``angle_rad`` and sized by its ``weight``; a term ``pair`` links the users of each group, in the colour of their
-interference ``rho``; every term that is listed in ``PANELS`` gets a row of bars, one for each user or group, or two
-for the users of a group.
+interference ``rho``. Where users have channels instead of places, a matrix shows what each hears of whose signal.
+Every term that is listed in ``PANELS`` gets a row of bars, one for each user or group, or two for the users of a group.
 """
 
 from __future__ import annotations
@@ -19,15 +19,19 @@ SIZE_INCHES = (9.6, 5.4)
 DPI = 100
 INK, FAINT, PAPER = "#22313f", "#c8d0d8", "#ffffff"
 SUCCESS_COLORS = ("#b5342c", "#efc15b", "#2a9d8f")  # from 0 to 1
-# term of the outcome -> caption, colour and scale: shares of a budget, of one, or logarithmic
+# term of the outcome -> caption, colour and scale: shares of a budget, of one, part of a whole, numbers, or logarithmic
 PANELS = {
     "bandwidth_hz": ("bandwidth share (dotted: equal)", "#3b78b5", "share"),
     "power_w": ("power share (dotted: equal)", "#d9822b", "share"),
     "ratio": ("compression ratio", "#7d8a97", "unit"),
     "success": ("success probability", None, "unit"),  # in the colours of the users
     "rate_mbit_s": ("rate of both users [Mbit/s]", "#5b8c85", "log"),
+    "source_distortion": ("distortion (dark: of the source)", "#b5342c", "part"),
+    "rate_index": ("codec, from the lowest rate (0) up", "#7d8a97", "count"),
 }
 LEAST_RATE = 1e-2  # [Mbit/s] where the logarithmic axis ends
+WHOLE = {"source_distortion": "distortion"}  # the term that another is a part of
+LEAST_DB, MOST_DB = -10.0, 30.0  # ends of the colours of received powers
 LABELLED_USERS = 24  # above it, numbers and links of users overlap
 
 
@@ -46,15 +50,16 @@ def frame(
         raise ModuleNotFoundError("rendering needs matplotlib: pip install 'semcom-gym[report]'") from None
 
     instance = instance.map(to_numpy)
+    draw_users = _draw_cell if hasattr(instance, "distance_m") else _draw_channels
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor=PAPER)
     canvas: Any = FigureCanvasAgg(figure)
     figure.text(0.03, 0.945, f"{problem.name}: {problem.objective}", color=INK, fontsize=12, weight="bold", va="center")
     if outcome is None:
-        _draw_cell(figure.add_axes((0.28, 0.08, 0.44, 0.82)), params, instance, {})
+        draw_users(figure.add_axes((0.28, 0.08, 0.44, 0.82)), params, instance, {})
         figure.text(0.975, 0.945, "no decision yet", color=INK, alpha=0.7, fontsize=10, ha="right", va="center")
     else:
         terms = {name: to_numpy(value)[0] for name, value in outcome.terms.items()}
-        _draw_cell(figure.add_axes((0.01, 0.08, 0.45, 0.82)), params, instance, terms)
+        draw_users(figure.add_axes((0.01, 0.08, 0.45, 0.82)), params, instance, terms)
         rows = [name for name in PANELS if name in terms]
         height = 0.72 / max(len(rows), 1)
         for row, name in enumerate(rows):
@@ -103,8 +108,6 @@ def _draw_cell(axes: Any, params: Any, instance: Any, terms: dict[str, Any]) -> 
     """
     axes.set_axis_off()
     axes.set_aspect("equal")
-    if not hasattr(instance, "distance_m"):
-        return
     distance, angle = instance.distance_m[0], instance.angle_rad[0]
     x, y = distance * np.cos(angle), distance * np.sin(angle)
     users = len(x)
@@ -143,6 +146,35 @@ def _draw_cell(axes: Any, params: Any, instance: Any, terms: dict[str, Any]) -> 
     axes.text(0.0, -1.05 * radius, "  |  ".join(caption), color=INK, alpha=0.75, fontsize=8, ha="center", va="top")
 
 
+def _draw_channels(axes: Any, params: Any, instance: Any, terms: dict[str, Any]) -> None:
+    """Received powers over the noise in dB, a row per user that hears, a column per user whose signal it is.
+
+    Before a decision: of matched beams that each have all of the power.
+    """
+    if terms:
+        heard, caption = terms["received"], "received power over the noise [dB]"
+    else:
+        h = (instance.channel_re + 1j * instance.channel_im)[0]
+        heard = params.max_power_w * np.abs(h.conj() @ h.T) ** 2 / (np.abs(h) ** 2).sum(axis=1)
+        caption = "received power over the noise [dB], if a matched beam had all the power"
+    level = 10.0 * np.log10(np.maximum(heard, 1e-12))
+    users = len(level)
+    axes.set_position((axes.get_position().x0 + 0.08, 0.13, 0.36, 0.64))
+    axes.imshow(level, cmap="Blues", vmin=LEAST_DB, vmax=MOST_DB)
+    if users <= LABELLED_USERS:
+        for (k, j), value in np.ndenumerate(level):
+            color = PAPER if value > 0.6 * MOST_DB else INK
+            axes.text(j, k, f"{value:.0f}", ha="center", va="center", fontsize=9 if users <= 8 else 5, color=color)
+        names = [f"{i + 1} {'semantic' if kind else 'data'}" for i, kind in enumerate(params.semantic)]
+        axes.set_xticks(range(users), [str(i + 1) for i in range(users)])
+        axes.set_yticks(range(users), names)
+    axes.tick_params(labelsize=8 if users <= 8 else 5, colors=INK, length=0)
+    axes.set_xlabel("signal of user", fontsize=9, color=INK)
+    axes.set_title(caption, fontsize=9, color=INK)
+    for spine in axes.spines.values():
+        spine.set_color(FAINT)
+
+
 def _draw_bars(axes: Any, name: str, values: Any, terms: dict[str, Any], *, last: bool) -> None:
     """One row of bars: one for each user or group, or two for the users of each group."""
     from matplotlib.ticker import FixedLocator, LogLocator, MaxNLocator, NullLocator
@@ -155,13 +187,18 @@ def _draw_bars(axes: Any, name: str, values: Any, terms: dict[str, Any], *, last
         for user, alpha in enumerate((1.0, 0.6)):
             axes.bar(place + 0.37 * user - 0.185, values[:, user], width=0.34, color=color, alpha=alpha, zorder=2)
     else:
+        if name in WHOLE:
+            axes.bar(place, terms[WHOLE[name]], width=0.72, color=color, alpha=0.35, zorder=2)
         axes.bar(place, np.where(served, values, 0.0), width=0.72, color=color or _colors(terms, bars), zorder=2)
     if scale == "share":
         axes.set_ylim(0.0, 1.2 * float(max(values[served].max(initial=0.0), 1.0 / bars)))
         axes.axhline(1.0 / bars, color=INK, linewidth=0.8, linestyle=":", zorder=3)
         axes.yaxis.set_major_formatter(lambda y, _: f"{100.0 * y:.3g} %")
         axes.yaxis.set_major_locator(MaxNLocator(nbins=3))
-    elif scale == "unit":
+    elif scale == "count":
+        axes.set_ylim(0.0, 1.2 * max(float(values.max()), 1.0))
+        axes.yaxis.set_major_locator(MaxNLocator(nbins=3, integer=True))
+    elif scale in ("unit", "part"):
         axes.set_ylim(0.0, 1.0)
         axes.yaxis.set_major_locator(FixedLocator([0.0, 0.5, 1.0]))
     else:

@@ -15,7 +15,9 @@ from sb3_contrib.common.maskable.utils import get_action_masks
 
 from semcom_gym import agents, envs
 from semcom_gym.agents import training
-from semcom_gym.agents.pair_policy import PairNetwork, SetMaskablePolicy, mirror, pair_layout_kwargs
+from semcom_gym.agents.pair_network import PairNetwork, mirror
+from semcom_gym.agents.pair_policy import SetMaskablePolicy
+from semcom_gym.agents.policies import layout_kwargs
 from semcom_gym.envs.sfma import pairing_env, pairs, resources
 
 torch.set_num_threads(1)
@@ -30,7 +32,7 @@ def make_policy(users: int) -> SetMaskablePolicy:
     """A policy with weights far from the start, where all pairs are alike."""
     env = gym.make(ID, num_users=users).unwrapped
     torch.manual_seed(0)
-    sizes = pair_layout_kwargs(env.observation_layout) | {"width": 16, "depth": 2}
+    sizes = layout_kwargs(env.observation_layout) | {"width": 16, "depth": 2}
     policy = SetMaskablePolicy(env.observation_space, env.action_space, lambda _: 1e-3, **sizes)
     with torch.no_grad():
         for parameter in policy.parameters():

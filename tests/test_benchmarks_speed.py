@@ -72,10 +72,12 @@ def test_solvers_are_measured_on_batches_of_their_own(monkeypatch):
     for name in ("paper", "fast"):
         stand_in = Method(lambda params, instance, name=name: calls.append((name, len(instance))), "test", "none")
         monkeypatch.setitem(sfma.METHODS, name, stand_in)
-    slow, fast = speed.solver_items("SemCom/SFMA-v0", "paper")
-    assert (slow.against, fast.against) == (None, slow.name)
-    assert [item.work() for item in (slow, fast)] == [speed.SLOW_BATCH, speed.SOLVER_BATCHES["sfma"]]
-    assert calls == [("paper", speed.SLOW_BATCH), ("fast", speed.SOLVER_BATCHES["sfma"])]
+    monkeypatch.setattr(sfma, "prove", lambda params, instance: calls.append(("bound", len(instance))))
+    slow, fast, proof = speed.solver_items("SemCom/SFMA-v0", None, "paper")
+    assert (slow.against, fast.against, proof.against) == (None, slow.name, slow.name)
+    sizes = [speed.SLOW_BATCH, speed.SOLVER_BATCHES["sfma"], speed.SLOW_BATCH]
+    assert [item.work() for item in (slow, fast, proof)] == sizes
+    assert calls == list(zip(("paper", "fast", "bound"), sizes, strict=True))
 
 
 def test_result_is_written_with_the_machine(tmp_path):

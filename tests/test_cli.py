@@ -78,7 +78,7 @@ def test_envs_lists_ids_presets_spaces_and_methods(capsys):
     assert "75  pairing (per pair), power, bandwidth, ratio" in out
     assert "1 of 45  a pair per step" in out
     marked = {line.split()[1] for line in out.splitlines() if line.startswith("  * ")}
-    assert marked == {"noma", "fdma", "deepjscc_noma", "bpg_ldpc_qam", "another"}
+    assert marked == {"noma", "fdma", "deepjscc_noma", "bpg_ldpc_qam", "zf_wf_bpg", "zf_wf_djscc", "another"}
 
 
 def test_help_and_envs_import_nothing_heavy():
@@ -131,7 +131,7 @@ def test_solve_says_whose_rate_another_transceivers_is(capsys):
     arguments = ("solve", "SemCom/SFMA-v0", "--method", "fdma", "-n", 2)
     code, out, _ = run(capsys, *arguments)
     assert code == 0
-    assert "the objective is the rate of another transceiver, SwinJSCC+OMA" in out
+    assert "the objective is that of another transceiver, SwinJSCC+OMA" in out
     assert json.loads(run(capsys, *arguments, "--json")[1])["terms"] == {}
 
 

@@ -17,8 +17,9 @@ from semcom_gym.envs import curve
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROBLEM_PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in envs.NAMES}
-ANCHORS = {"crra": "fra", "sfma": "equal"}
-FULLEST = {"crra": "SemCom/CRRAUS-v0", "sfma": "SemCom/SFMA-v0"}  # the id that its tables of spaces describe
+ANCHORS = {"crra": "fra", "sfma": "equal", "ascc": "equal_mmse"}
+# the id that a page's tables of spaces describe
+FULLEST = {"crra": "SemCom/CRRAUS-v0", "sfma": "SemCom/SFMA-v0", "ascc": "SemCom/ASCC-v0"}
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -128,6 +129,20 @@ def test_curves_of_sfma() -> None:
         least = [row[-1] for row in p["distortion"]]
         tables = [p[k] for k in ("rho_min", "rho_max", "midpoint_power_w", "midpoint_ratio", "steepness")]
         assert [n * 2 if len(n) == 1 else n for n in numbers] == [*tables, least]
+
+
+def test_curves_of_ascc() -> None:
+    """The rate tables by their ends, the others by name."""
+    section = PROBLEM_PAGES["ascc"].split("### Curves\n", 1)[1].split("A table of your own", 1)[0]
+    named = {name for row in re.findall(r"^\|(.*?)\|", section, re.MULTILINE) for name in code(row)}
+    assert sorted(named) == curve.shipped("ascc")
+    for row in table("ascc", "### Curves"):
+        p = curve.load("ascc", code(row[0])[0], ()).parameters
+        assert (p["rate_bit"][0], p["rate_bit"][-1], len(p["rate_bit"])) == (2400, 93000, 23)
+        most = [sum(x) for x in zip(p["source_distortion"], p["channel_distortion"], strict=True)]
+        for cell, column in zip(row[1:], (p["source_distortion"], most, p["slope"], p["midpoint"]), strict=True):
+            ends = [float(x) for x in cell.split(" to ")]
+            assert ends * (3 - len(ends)) == pytest.approx([column[0], column[-1]], rel=5e-4)
 
 
 @pytest.mark.parametrize("name", envs.NAMES)

@@ -28,7 +28,7 @@ def vector(**kwargs: Any) -> Any:
 
 
 def test_unknown_problem() -> None:
-    with raises(ValueError, "unknown problem 'cra'; valid: crra, sfma; did you mean 'crra'"):
+    with raises(ValueError, "unknown problem 'cra'; valid: crra, sfma, ascc; did you mean 'crra'"):
         envs.problem("cra")
 
 
@@ -40,8 +40,8 @@ def test_unknown_preset(env_id: str) -> None:
 
 def test_unknown_parameter(env_id: str) -> None:
     problem = gym.make(env_id).unwrapped.problem.name
-    with raises(TypeError, f"{problem} parameters: unknown argument 'bandwith_hz'; valid: .*max_bandwidth_hz"):
-        gym.make(env_id, bandwith_hz=1e6)
+    with raises(TypeError, f"{problem} parameters: unknown argument 'max_powr_w'; valid: .*max_power_w"):
+        gym.make(env_id, max_powr_w=1.0)
 
 
 def test_the_id_decides_about_selection() -> None:
@@ -189,11 +189,12 @@ def test_bad_reset_options(env_id: str) -> None:
     batch = env.problem.sample_split(env.params, "test", 2)
     with raises(ValueError, r"options\['instance'\] must hold 1 instance\(s\), got 2"):
         env.reset(options={"instance": batch})
-    small = env.problem.sample_split(dataclasses.replace(env.params, num_users=4), "test", 1)
-    with raises(ValueError, r"instance.distance_m must have shape \(1, 10\), got \(1, 4\)"):
-        env.reset(options={"instance": small})
-    bad = dataclasses.replace(batch[0], gain=np.full((1, 10), np.nan))
-    with raises(ValueError, "instance.gain has a value that is not finite"):
+    large = env.problem.sample_split(dataclasses.replace(env.params, num_users=12), "test", 1)
+    first = dataclasses.fields(batch)[0].name
+    with raises(ValueError, rf"instance.{first} must have shape \(1, {env.params.num_users}.*\), got \(1, 12.*\)"):
+        env.reset(options={"instance": large})
+    bad = dataclasses.replace(batch[0], **{first: np.full_like(getattr(batch[0], first), np.nan)})
+    with raises(ValueError, f"instance.{first} has a value that is not finite"):
         env.reset(options={"instance": bad})
 
 

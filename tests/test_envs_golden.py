@@ -19,6 +19,7 @@ PRESETS = {
     "SemCom/CRRA-v0": ("default", "paper", "hard", "general"),  # the floors of select are too high to serve all
     "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
     "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned"),
+    "SemCom/ASCC-v0": ("default", "paper", "two_user", "three_user", "hard"),
 }
 SEED, EPISODES = 2024, 4
 
@@ -35,15 +36,18 @@ def rollout(name: str, preset: str) -> dict[str, Any]:
         _, reward, _, _, info = env.step(action)
         rewards.append(round(reward, 9))
         if k == 0:
-            bandwidth = info["terms"]["bandwidth_hz"]
-            record = {
-                "observation": [round(float(x), 4) for x in observation],
-                "bandwidth_share": [round(float(x), 9) for x in bandwidth / bandwidth.sum()],
-                "ratio": [round(float(x), 9) for x in info["terms"]["ratio"]],
-            }
-            if "pair" in info["terms"]:
-                record["pair"] = info["terms"]["pair"].tolist()
+            record = {"observation": [round(float(x), 4) for x in observation], **decision(info["terms"])}
     return {"rewards": rewards, **record}
+
+
+def decision(terms: dict[str, Any]) -> dict[str, list[float]]:
+    """What stands for the allocation in the file."""
+    if "received" in terms:
+        chosen = {"power_share": terms["power_w"] / terms["power_w"].sum(), "rate_index": terms["rate_index"]}
+    else:
+        chosen = {"bandwidth_share": terms["bandwidth_hz"] / terms["bandwidth_hz"].sum(), "ratio": terms["ratio"]}
+    record = {name: [round(float(x), 9) for x in value] for name, value in chosen.items()}
+    return record | ({"pair": terms["pair"].tolist()} if "pair" in terms else {})
 
 
 def cases() -> list[tuple[str, str]]:
@@ -55,7 +59,8 @@ def test_golden_rollouts(env_and_preset: tuple[str, str]) -> None:
     got = rollout(*env_and_preset)
     np.testing.assert_allclose(got["rewards"], expected["rewards"], atol=2e-9, rtol=0)
     np.testing.assert_allclose(got["observation"], expected["observation"], atol=2e-4, rtol=0)
-    for key in ("bandwidth_share", "ratio"):
+    assert set(got) == set(expected)
+    for key in set(got) - {"rewards", "observation", "pair"}:
         np.testing.assert_allclose(got[key], expected[key], atol=2e-9, rtol=0)
     assert got.get("pair") == expected.get("pair")
     assert len(set(expected["rewards"])) == EPISODES, "a golden rollout must not be one of zeros"

@@ -6,6 +6,7 @@ import ast
 import configparser
 import dataclasses
 import hashlib
+import importlib
 import importlib.metadata
 import re
 import subprocess
@@ -173,11 +174,11 @@ assert float(baselines.bound("crra", params, instance).value[0]) >= max(values.v
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
-def test_curve_pins_are_the_files() -> None:
-    from semcom_gym.envs.crra.instance import CURVE_PINS
-
-    files = {path.stem: path for path in (ROOT / "envs" / "crra" / "curves").glob("*.json")}
-    assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()} == CURVE_PINS
+@pytest.mark.parametrize("name", ["crra", "sfma", "ascc"])
+def test_curve_pins_are_the_files(name: str) -> None:
+    pins = importlib.import_module(f"semcom_gym.envs.{name}.instance").CURVE_PINS
+    files = {path.stem: path for path in (ROOT / "envs" / name / "curves").glob("*.json")}
+    assert {stem: hashlib.sha256(path.read_bytes()).hexdigest() for stem, path in files.items()} == pins
 
 
 def test_no_path_of_a_machine_in_the_files() -> None:
@@ -214,9 +215,9 @@ def names(cls: type) -> list[str]:
 
 def test_public_names() -> None:
     assert envs.__all__ == ["IDS", "NAMES", "Problem", "default_preset", "problem"]
-    assert envs.NAMES == ("crra", "sfma")
+    assert envs.NAMES == ("crra", "sfma", "ascc")
     assert list(envs.IDS) == [
-        "SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/SFMAPairing-v0",
+        "SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/SFMAPairing-v0", "SemCom/ASCC-v0",
     ]  # fmt: skip
     assert baselines.__all__ == ["Bound", "Method", "Solution", "anchor", "bound", "methods", "solve"]
     problem = envs.problem("crra")
@@ -252,6 +253,18 @@ def test_public_names_of_sfma() -> None:
         "min_ratio", "energy_coefficient_j", "source_bit", "source_spread", "encoder_cycles", "decoder_cycles",
         "cycles_spread", "bs_frequency_hz", "user_frequency_hz", "noise_psd_dbm_hz", "cell_radius_m", "min_distance_m",
         "shadowing_db", "rayleigh", "extra_loss_db", "clusters", "content_correlation", "curve",
+    ]  # fmt: skip
+
+
+def test_public_names_of_ascc() -> None:
+    problem = envs.problem("ascc")
+    assert list(problem.PRESETS) == ["default", "paper", "two_user", "three_user", "hard"]
+    assert names(problem.Instance) == ["channel_re", "channel_im"]
+    assert names(problem.Allocation) == ["power_w", "beam_re", "beam_im", "rate_index"]
+    assert names(problem.Params) == [
+        "num_users", "num_data_users", "num_antennas", "max_power_w", "blocklength", "channel_uses", "weights",
+        "channel_correlation", "gain_range_db", "channel_matrix", "data_table", "semantic_table", "beamforming",
+        "rate_action",
     ]  # fmt: skip
 
 

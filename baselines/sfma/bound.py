@@ -16,7 +16,7 @@ import numpy as np
 from semcom_gym.baselines import dual
 from semcom_gym.baselines.sfma import fast
 from semcom_gym.baselines.solution import Bound, Solution, package
-from semcom_gym.envs.arrays import Array, Batch, concatenate
+from semcom_gym.envs.arrays import Array, Batch, concatenate, falling
 from semcom_gym.envs.sfma import pairs, physics, prices, resources
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import LN2, MBIT
@@ -156,7 +156,7 @@ class _Pricing:
         i, y1, y2, x1, x2 = cells.pair, cells.y1, cells.y2, cells.x1, cells.x2
         power, bandwidth, _ = self.budget
         a, beta, snr = self.a[i], self.beta[i], self.snr[i]
-        rho = (self.rho_min[i] + self.span[i] * physics.falling(x2))[:, None]
+        rho = (self.rho_min[i] + self.span[i] * falling(x2))[:, None]
         rate, slope = _per_watt(y1, rho, snr)  # of the pair, Mbit/s per W
         rate2, slope2 = _per_watt(y2, rho, snr)
         gain = _concave_top(y1, y2, rate.sum(-1) - mu * y1, rate2.sum(-1) - mu * y2, slope.sum(-1) - mu,
@@ -176,8 +176,8 @@ class _Pricing:
             easing = nu * joule + gain * beta / a
             first = np.where(easing > 0, nu * self.zeta / easing, np.inf)
             knee = start * beta / (beta + a * need)
-            falling = np.maximum(nu * self.zeta / (nu * joule - gain * need), np.minimum(first, knee))
-        ratio = np.clip(np.where(gain >= 0, rising, falling), np.minimum(low, high), high)
+            lowest = np.maximum(nu * self.zeta / (nu * joule - gain * need), np.minimum(first, knee))
+        ratio = np.clip(np.where(gain >= 0, rising, lowest), np.minimum(low, high), high)
         most = np.minimum((reach - ratio) * beta / a, cap)
         least = np.maximum((start - ratio) * beta / a, need * ratio)
         p = np.where(gain >= 0, most, least)

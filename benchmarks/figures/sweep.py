@@ -20,13 +20,20 @@ BOUND = "bound"
 
 @dataclasses.dataclass(frozen=True)
 class Point:
-    """One method at one abscissa. options: of the method. most: instances at most, for a method that is slow."""
+    """One method at one abscissa.
+
+    options: of the method. most: instances at most, for a method that is slow. measure: (point, instance, solution) ->
+    what else a decision has one number of, name -> (n,), instead of the problem's own terms. inputs: what decides the
+    result beside all that, such as the numbers in a curve file that an option names.
+    """
 
     x: float
     params: Any
     method: str
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
     most: int | None = None
+    measure: Callable[[Point, Any, Any], dict[str, Array]] | None = None
+    inputs: Any = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +41,9 @@ class Figure:
     """A figure to make. lines: label -> points. value: (params, objective (n,)) -> the quantity shown (n,).
 
     printed: label -> {x: the paper's number}. bars: one group of bars per x, with the standard deviation.
+    term: which of a point's numbers ``value`` gets. against: a term to draw the lines against in the picture instead
+    of x, and its label. focus: lines whose range sets the vertical axis, which the others may leave. ready: lines that
+    take no solving, label -> line.
     """
 
     name: str
@@ -45,6 +55,10 @@ class Figure:
     log_x: bool = False
     printed: Mapping[str, Mapping[float, float]] = dataclasses.field(default_factory=dict)
     bars: bool = False
+    term: str = "objective"
+    against: tuple[str, str] | None = None
+    focus: tuple[str, ...] = ()
+    ready: Mapping[str, Line] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,8 +107,8 @@ def mean(values: Array) -> float:
 
 
 def number(name: str) -> str:
-    """``figure_05`` -> ``5``."""
-    return name.removeprefix("figure_").lstrip("0")
+    """``figure_05`` -> ``5``, ``figure_07a_L256`` -> ``7a``."""
+    return name.removeprefix("figure_").lstrip("0").partition("_")[0]
 
 
 def gain(line: Line, other: Line, x: float) -> float:
@@ -115,7 +129,7 @@ def compute(problem: str, figures: Sequence[Figure], n: int, cells: store.Store)
     found: Finished = {}
     with bar(len(points), f"{problem} figures") as progress:
         for figure in figures:
-            found[figure.name] = {}
+            found[figure.name] = dict(figure.ready)
             for label, line in figure.lines.items():
                 progress.set_postfix_str(f"{figure.name} {label}")
                 cases = []
@@ -123,7 +137,7 @@ def compute(problem: str, figures: Sequence[Figure], n: int, cells: store.Store)
                     cases.append(_point(problem, point, n if point.most is None else min(n, point.most), cells))
                     progress.update()
                 values = [
-                    figure.value(point.params, case["objective"]) for point, case in zip(line, cases, strict=True)
+                    figure.value(point.params, case[figure.term]) for point, case in zip(line, cases, strict=True)
                 ]
                 terms = {name: np.stack([case[name] for case in cases]) for name in cases[0] if name != "objective"}
                 found[figure.name][label] = Line(np.array([point.x for point in line]), np.stack(values), terms)
@@ -141,6 +155,8 @@ def _point(problem: str, point: Point, n: int, cells: store.Store) -> dict[str, 
         "data": protocol.fingerprint(point.params, instance),
         "code": store.code_version("envs", "baselines"),
     }
+    if point.measure is not None:
+        key |= {"measure": point.measure.__qualname__, "inputs": point.inputs}
     cell = cells.cell(f"point {problem} {point.method}", key, lambda: _solve(problem, point, instance))
     return {name: store.numbers(values) for name, values in cell.items()}
 
@@ -149,7 +165,10 @@ def _solve(problem: str, point: Point, instance: Any) -> dict[str, Array]:
     if point.method == BOUND:
         return {"objective": baselines.bound(problem, point.params, instance).value}
     found = baselines.solve(problem, point.params, instance, point.method, **point.options)
-    terms = protocol.totals(envs.problem(problem), point.params, instance, point.method, found)
+    if point.measure is not None:
+        terms = point.measure(point, instance, found)
+    else:
+        terms = protocol.totals(envs.problem(problem), point.params, instance, point.method, found)
     return {
         name: np.where(found.feasible, value, np.nan) for name, value in {"objective": found.objective, **terms}.items()
     }
@@ -159,7 +178,7 @@ def write(figures: Sequence[Figure], found: Finished, folder: Path) -> list[Path
     """Each finished figure as CSV and as picture.
 
     Columns: mean, 95 % interval, instances, infeasible ones; of a figure with printed numbers also the standard
-    deviation, the paper's number, and the means of the terms.
+    deviation, the paper's number, and the means of the terms; of one drawn against a term, the means of the terms.
     """
     written = []
     for figure in figures:
@@ -172,15 +191,18 @@ def write(figures: Sequence[Figure], found: Finished, folder: Path) -> list[Path
 
 def _rows(figure: Figure, lines: dict[str, Line]) -> tuple[list[str], list[list[object]]]:
     header = ["line", figure.x_label, figure.y_label, "low", "high", "instances", "infeasible"]
-    terms = list(dict.fromkeys(name for line in lines.values() for name in line.terms))
+    terms = list(dict.fromkeys(name for line in lines.values() for name in line.terms if name != figure.term))
     if figure.printed:
-        header += ["standard deviation", "printed", *terms]
+        header += ["standard deviation", "printed"]
+    if figure.printed or figure.against:
+        header += terms
     rows = []
     for label, line in lines.items():
         for k, (x, e) in enumerate(zip(line.x, _estimates(line), strict=True)):
             row = [label, x, e.value, e.low, e.high, line.value.shape[1], np.isnan(line.value[k]).sum()]
             if figure.printed:
                 row += [line.std[k], figure.printed.get(label, {}).get(float(x), "")]
+            if figure.printed or figure.against:
                 row += [mean(line.terms[name][k]) if name in line.terms else "" for name in terms]
             rows.append(row)
     return header, rows
@@ -195,10 +217,15 @@ def _picture(figure: Figure, lines: dict[str, Line], path: Path) -> Path:
         bars = [(label, line.x, line.mean, line.std) for label, line in lines.items()]
         return pictures.bars(path, figure.title, figure.x_label, figure.y_label, bars, figure.printed)
     series = []
+    term, x_label = figure.against or (None, figure.x_label)
     for label, line in lines.items():
         estimates = _estimates(line)
-        series.append((label, line.x, [e.value for e in estimates], [(e.low, e.high) for e in estimates]))
-    return pictures.lines(path, figure.title, figure.x_label, figure.y_label, series, figure.log_x, figure.printed)
+        x = line.x if term is None else np.array([mean(values) for values in line.terms[term]])
+        series.append((label, x, [e.value for e in estimates], [(e.low, e.high) for e in estimates]))
+    shown = np.concatenate([lines[label].mean for label in figure.focus or lines])
+    low, high = np.nanmin(shown), np.nanmax(shown)
+    limits = (low - 0.1 * (high - low), high + 0.1 * (high - low)) if figure.focus and high > low else None
+    return pictures.lines(path, figure.title, x_label, figure.y_label, series, figure.log_x, figure.printed, limits)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, concatenate, total
+from semcom_gym.envs.arrays import Array, concatenate, falling, total
 from semcom_gym.envs.sfma import physics
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, MBIT, Allocation, Links
@@ -71,7 +71,7 @@ class State:
         self.params, self.link, self.low, self.allocation = params, link, low, allocation
         p, b, delta = allocation.power_w, allocation.bandwidth_hz, allocation.ratio
         with np.errstate(all="ignore"):  # a step may leave the domain; the slack then says so
-            self.fall = physics.falling(physics.exponent(link, p, delta))
+            self.fall = falling(physics.exponent(link, p, delta))
             rho = link.rho_min + (link.rho_max - link.rho_min) * self.fall
             self.x = rho[..., None] + (b / p)[..., None] / link.snr
             self.log = np.log1p(1.0 / self.x)

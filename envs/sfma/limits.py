@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from semcom_gym.envs.arrays import Array, at_least, at_most, frozen, is_torch, larger, namespace, total
+from semcom_gym.envs.arrays import Array, at_least, at_most, falling, frozen, is_torch, larger, namespace, total
 from semcom_gym.envs.sfma import physics
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, TINY_HZ, TINY_W, Links
@@ -82,7 +82,7 @@ def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array
     def reach_at(
         delta: Array, link: Links, power_w: Array, noise: Array, scale: Array, span: Array
     ) -> tuple[Array, Array]:
-        low = physics.falling(physics.exponent(link, power_w, delta))
+        low = falling(physics.exponent(link, power_w, delta))
         x = (link.rho_min + span * low)[..., None] + noise
         reach = scale * xp.log1p(1.0 / x)
         slope = scale * (link.ratio_slope * span * low * (1.0 - low))[..., None] / (x * (1.0 + x))

@@ -11,7 +11,18 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, Batch, at_least, larger, largest, namespace, pick, to_numpy, total
+from semcom_gym.envs.arrays import (
+    Array,
+    Batch,
+    at_least,
+    falling,
+    larger,
+    largest,
+    namespace,
+    pick,
+    to_numpy,
+    total,
+)
 from semcom_gym.envs.outcome import Outcome
 from semcom_gym.envs.sfma import pairs as pairing
 from semcom_gym.envs.sfma.instance import Instance, Params
@@ -98,11 +109,6 @@ def links(params: Params, instance: Instance, pair: Array | None = None) -> Link
 def exponent(link: Links, power_w: Array, ratio: Array) -> Array:
     """a p + b delta + d, the exponent in (10), (n, P)."""
     return link.power_slope * power_w + link.ratio_slope * ratio + link.offset
-
-
-def falling(x: Array) -> Array:
-    """1 / (1 + exp(x)), by tanh, which does not overflow."""
-    return 0.5 - 0.5 * namespace(x).tanh(0.5 * x)
 
 
 def interference(link: Links, power_w: Array, ratio: Array) -> Array:

@@ -1,0 +1,36 @@
+"""The Gymnasium id of the MU-ASCC paper. docs/ascc.md has the equations and certified gaps."""
+
+from __future__ import annotations
+
+from semcom_gym.envs.core import AllocationEnv
+from semcom_gym.envs.vector import AllocationVectorEnv
+
+
+class ASCCEnv(AllocationEnv):
+    """Source rates, power and beamforming for K data and semantic users of a multi-antenna base station (MU-ASCC).
+
+    ## Description
+    Data users want images back, semantic users their class. Each is served by one of the codecs of a rate table,
+    over a channel code of rate R_s / T: a higher rate costs less source distortion and suffers more bit errors. Beams
+    and powers decide the SINRs (7), SINR and code rate the bit error rate (14), and that the distortion (12), (13).
+    ## Action space
+    ``Box(-1, 1, (2 K,), float32)``: share of the dual uplink power and codec of every user (``actions.decode``);
+    ``beamforming="explicit"`` adds 2 N_t beam entries per user.
+    ## Observation space
+    ``Box(-1000, 1000, (7 K + K (K - 1) + 4,), float32)``, see ``observation_layout`` and ``actions.observe``.
+    ## Rewards
+    Minus the weighted sum of end-to-end distortions (15), minus ``penalty`` times the relative violation (zero by
+    decoding).
+    ## Starting state
+    A random channel of the preset. ## Episode end: after one decision, ``terminated=True``.
+    ## Arguments
+    ``preset`` (default, paper, two_user, three_user, hard), ``penalty``, ``render_mode``, any field of ``Params``.
+    """
+
+    problem_name = "ascc"
+
+
+class ASCCVectorEnv(AllocationVectorEnv):
+    """The vector form of :class:`ASCCEnv`."""
+
+    problem_name = "ascc"
