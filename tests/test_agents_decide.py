@@ -73,3 +73,29 @@ def test_bad_input(model: agents.APG) -> None:
         agents.decide(model, PROBLEM, params, PROBLEM.sample_split(params, "train", 1), refine_steps=-1)
     with pytest.raises(ValueError, match=r"the length of a row must be users \* 7 \+ 5, got 76"):
         decisions.act(model, np.zeros((2, 76)))
+
+
+@pytest.mark.parametrize("name", ["crra", "ascc"])
+def test_search_is_never_worse_and_repeats_itself(name: str) -> None:
+    """Random moves: at least as good everywhere, better on average, the same for every batch an instance is in."""
+    problem = envs.problem(name)
+    params = problem.preset("default")
+    instance = problem.sample_split(params, "train", 40)
+    actions = np.zeros((40, problem.action_layout(params).size))
+    plain = problem.play(params, instance, actions)[1]
+    found = agents.search(problem, params, instance, actions, 6)
+    reward = problem.play(params, instance, found)[1]
+    assert (reward >= plain).all()
+    assert reward.mean() > plain.mean() + 1e-3
+    assert np.abs(found).max() <= 1
+    np.testing.assert_array_equal(agents.search(problem, params, instance[7], actions[7:8], 6), found[7:8])
+    assert problem.play(params, instance, agents.search(problem, params, instance, found, 6))[1].mean() > reward.mean()
+
+
+@pytest.mark.parametrize(
+    ("bad", "name"), [({"rounds": 0}, "rounds"), ({"moves": 0}, "moves"), ({"spread": 0.0}, "spread")]
+)
+def test_bad_search(bad: dict[str, float], name: str) -> None:
+    params = PROBLEM.preset("default")
+    with pytest.raises(ValueError, match=f"{name} must be"):
+        agents.search(PROBLEM, params, PROBLEM.sample_split(params, "train", 1), np.zeros((1, 30)), **bad)

@@ -131,3 +131,68 @@ def test_bad_start(kwargs: dict[str, Any], message: str) -> None:
 def test_missing_layout() -> None:
     with pytest.raises(ValueError, match="a set policy needs policy_kwargs user_features, global_features, blocks"):
         SetPolicy(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (3,)), lambda _: 1e-3)
+
+
+# --- with features of pairs ----------------------------------------------------------------------------------------
+
+PAIRED = {"pair_features": 2, "mirror": [1, 0]}  # left and right change places with the users
+
+
+def make_paired(policy: type, users: int) -> Any:
+    torch.manual_seed(0)
+    pairs = users * (users - 1) // 2
+    observation = spaces.Box(-np.inf, np.inf, (users * FEATURES + 2 * pairs + GLOBALS,), np.float32)
+    sizes = {"user_features": FEATURES, "global_features": GLOBALS, "blocks": BLOCKS, "width": 16, "depth": 2}
+    action = spaces.Box(-1, 1, (users * BLOCKS,), np.float32)
+    made = policy(observation, action, lambda _: 1e-3, **sizes, **PAIRED)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return made
+
+
+def flat_paired(rows: torch.Tensor, cell: torch.Tensor, order: list[int]) -> torch.Tensor:
+    """Users in an order, with the features (f(i, j), f(j, i)) of every pair i < j."""
+    seen = torch.randn(len(rows), *[rows.shape[1]] * 2, generator=torch.Generator().manual_seed(2))
+    left, right = np.triu_indices(rows.shape[1], 1)
+    first, second = torch.tensor(order)[left], torch.tensor(order)[right]
+    pairs = torch.stack([seen[:, first, second], seen[:, second, first]], dim=-1)
+    return torch.cat([rows[:, order].flatten(1), pairs.flatten(1), cell], dim=1)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_actions_follow_their_users_and_pairs(policy: type, tmp_path: Path) -> None:
+    made, (rows, cell) = make_paired(policy, 5), batch(5)
+    order = [3, 0, 4, 1, 2]
+    plain, turned = flat_paired(rows, cell, list(range(5))), flat_paired(rows, cell, order)
+    wrong = torch.cat([turned[:, : 5 * FEATURES], plain[:, 5 * FEATURES :]], dim=1)  # pairs left where they were
+    with torch.no_grad():
+        action, permuted, mixed = (by_user(made._predict(x, deterministic=True)) for x in (plain, turned, wrong))
+    torch.testing.assert_close(permuted, action[:, :, order])
+    assert (mixed - permuted).abs().max() > 1e-3  # pairs count
+    made.save(str(tmp_path / "policy.zip"))
+    loaded = policy.load(str(tmp_path / "policy.zip"), device="cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(by_user(loaded._predict(plain, deterministic=True)), action, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("policy", [SetSACPolicy, SetTQCPolicy, SetTD3Policy])
+def test_critics_with_pairs_do_not_depend_on_the_order(policy: type) -> None:
+    made, (rows, cell) = make_paired(policy, 5), batch(5)
+    order = [3, 0, 4, 1, 2]
+    action = torch.rand(5, BLOCKS, 5)
+    plain, turned = flat_paired(rows, cell, list(range(5))), flat_paired(rows, cell, order)
+    with torch.no_grad():
+        found = made.critic(plain, action.flatten(1))
+        permuted = made.critic(turned, action[:, :, order].flatten(1))
+        paired_wrongly = made.critic(turned, action.flatten(1))
+    first, second, third = (x[0] if isinstance(x, tuple) else x for x in (found, permuted, paired_wrongly))
+    torch.testing.assert_close(first, second)
+    assert (first - third).abs().max() > 1e-4
+
+
+def test_the_same_weights_serve_any_number_of_users_in_pairs() -> None:
+    small, large = make_paired(SetPolicy, 4), make_paired(SetPolicy, 7)
+    large.load_state_dict(small.state_dict())
+    with torch.no_grad():
+        assert by_user(large(flat_paired(*batch(7), list(range(7))))).shape == (5, BLOCKS, 7)
