@@ -27,7 +27,7 @@ help:
 
 demo: $(VENV)/.all
 	$(BIN)/semcom-gym solve SemCom/CRRA-v0 --method crra -n 5 --trace runs/demo
-	$(BIN)/semcom-gym benchmark -n 50 --env SemCom/CRRA-v0 SemCom/CRRAUS-v0 SemCom/SFMA-v0 --out results/demo
+	$(BIN)/semcom-gym benchmark -n 50 --env SemCom/CRRA-v0 SemCom/CRRAUS-v0 SemCom/SFMA-v0 SemCom/ASCC-v0 --out results/demo
 	$(BIN)/semcom-gym benchmark -n 50 --env SemCom/SFMAPairing-v0 --method equal channel_pairing price_matching \
 	--out results/demo_pairing
 	@echo 'How the published algorithm converges: $(BIN)/tensorboard --logdir runs'
@@ -51,19 +51,24 @@ agents: $(VENV)/.all
 	$(TRAIN) --env SemCom/CRRA-v0 --preset hard --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/CRRAUS-v0 --preset select --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/SFMA-v0 --preset default --algo apg --seed $$seed; \
-	$(TRAIN) --env SemCom/SFMA-v0 --preset tight --algo apg --seed $$seed; done
+	$(TRAIN) --env SemCom/SFMA-v0 --preset tight --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo apg --seed $$seed; done
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo ppo
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo sac --timesteps 50000
 	$(TRAIN) --env SemCom/SFMAPairing-v0 --preset default --algo maskable_ppo
+	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo ppo
+	$(TRAIN) --env SemCom/ASCC-v0 --set rate_action=absolute --algo apg --out runs/ASCC-v0_absolute_apg_seed0
 	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_default_apg)
 	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_hard_apg)
 	$(BIN)/semcom-gym ship $(call runs,CRRAUS-v0_select_apg)
 	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_default_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_tight_apg) -n 100
 	$(BIN)/semcom-gym ship runs/SFMAPairing-v0_default_maskable_ppo_seed0 -n 100
+	$(BIN)/semcom-gym ship $(call runs,ASCC-v0_default_apg) -n 100
 
 BENCHMARK := $(BIN)/semcom-gym benchmark -n 200
 SFMA := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMA-v0
+ASCC := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/ASCC-v0
 results: $(VENV)/.all
 	$(BENCHMARK) --prove --env SemCom/CRRA-v0 --preset default hard paper general
 	$(BENCHMARK) --prove --env SemCom/CRRAUS-v0 --preset select
@@ -80,9 +85,16 @@ results: $(VENV)/.all
 	$(SFMA) --preset loose paper pruned --out docs/results/sfma_other
 	$(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMAPairing-v0 --out docs/results/sfma_pairing \
 	--method equal channel_pairing random_pairing price_matching fast --agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
+	$(ASCC) --prove --preset default hard two_user three_user paper
+	$(ASCC) --preset default --refine 10 --search 10 --out docs/results/ascc_default \
+	--agent APG=$(call commas,$(call runs,ASCC-v0_default_apg)) PPO=runs/ASCC-v0_default_ppo_seed0
+	$(ASCC) --preset default --set rate_action=absolute --method equal_mmse --refine 10 --search 10 \
+	--out docs/results/ascc_absolute --agent APG=runs/ASCC-v0_absolute_apg_seed0
+	$(ASCC) --preset hard two_user three_user paper --out docs/results/ascc_other
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
 	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight
+	$(BIN)/semcom-gym figures ascc --out docs/results/figures/ascc
 	$(BIN)/semcom-gym speed --out docs/results/speed.json
 
 lint: $(VENV)/.test
