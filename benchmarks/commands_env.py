@@ -113,7 +113,7 @@ def _show_list(found: dict[str, Any]) -> str:
             "  methods:",
             *(f"  {'*' if name in others else ' '} {name:<{width}}  {what}" for name, what in room["methods"].items()),
         ]
-        lines += ["  * another transceiver: its objective is its own rate, not scored by benchmark"] if others else []
+        lines += ["  * another transceiver: its objective is its own, not scored by benchmark"] if others else []
         parts.append("\n".join(lines))
     return "\n\n".join(parts)
 
