@@ -14,9 +14,14 @@ from semcom_gym.benchmarks.commands import Job, add, instances, parse_overrides
 from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
-FIGURES = ("crra", "sfma")
+FIGURES = ("crra", "sfma", "training")
 GROUPS = ("scalar", "vector", "solver", "agent")
-PAPER_METHODS = {"SemCom/CRRA-v0": "crra", "SemCom/CRRAUS-v0": "crraus", "SemCom/SFMA-v0": "paper"}
+PAPER_METHODS = {
+    "SemCom/CRRA-v0": "crra",
+    "SemCom/CRRAUS-v0": "crraus",
+    "SemCom/SFMA-v0": "paper",
+    "SemCom/Training-v0": "paper",
+}
 """The published algorithm of each id that has one."""
 
 
@@ -57,14 +62,19 @@ def add_to(commands: Any) -> None:
         "-n",
         "--instances",
         type=int,
-        help="instances to average over (default: 30 of crra, 100 of sfma; 2 with --quick)",
+        help="instances to average over (default: 30 of crra, else 100; 2 with --quick)",
     )
     figures.add_argument("--success", help="of crra: success model, exact or approximate (default: exact)")
-    figures.add_argument("--preset", help="of sfma: preset, the calibration (default: default)")
+    figures.add_argument("--preset", help="of sfma, training: preset (default: default, paper)")
     figures.add_argument(
-        "--slow", type=int, metavar="N", help="of sfma: instances of methods that are slow (default: 50)"
+        "--slow",
+        type=int,
+        metavar="N",
+        help="instances of what is slow; of sfma: methods (default: 50), of training: the bound (default: 20)",
     )
-    figures.add_argument("--bound", action="store_true", default=None, help="of sfma: the bound in all figures")
+    figures.add_argument(
+        "--bound", action="store_true", default=None, help="of sfma, training: the bound in all figures"
+    )
     figures.add_argument("--quick", action="store_true", help="only the ends of every axis: a test that all of it runs")
     figures.add_argument("--out", help="folder of CSV files, pictures and claims.md (default: results/figures/PAPER)")
     _cells(figures)
@@ -226,7 +236,7 @@ def _run_figures(
 ) -> dict[str, Any]:
     from semcom_gym.benchmarks.figures import sweep
 
-    found = sweep.compute(name, chosen, n, cells)
+    found = sweep.compute(name, chosen, n, cells, getattr(paper, "measure", protocol.totals))
     files = sweep.write(chosen, found, out)
     claims = paper.claims(found)
     notes = f"{paper.about(n, **options)}, code {store.code_version('envs', 'baselines')}."

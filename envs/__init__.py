@@ -17,6 +17,7 @@ IDS = {
     "SemCom/CRRAUS-v0": "semcom_gym.envs.crra.env:CRRAUS",
     "SemCom/SFMA-v0": "semcom_gym.envs.sfma.env:SFMA",
     "SemCom/SFMAPairing-v0": "semcom_gym.envs.sfma.pairing_env:SFMAPairing",
+    "SemCom/Training-v0": "semcom_gym.envs.training.env:Training",
 }
 """Registered id -> entry point without its ``Env`` or ``VectorEnv`` ending."""
 

@@ -14,11 +14,12 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("semcom", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("semcom")
 
-IDS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0")  # one decision an episode
+IDS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/Training-v0")  # one decision an episode
 PRESETS = {
     "SemCom/CRRA-v0": ("default", "paper", "hard", "general"),
     "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
     "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned"),
+    "SemCom/Training-v0": ("default", "paper", "large", "hard"),
 }
 
 

@@ -106,7 +106,11 @@ def test_rounding_above_the_bound_is_no_breach():
 
 @pytest.mark.parametrize(
     ("env_id", "method"),
-    [(env_id, method) for env_id in envs.IDS for method in ("equal", "fast", *(["fra"] if "CRRA" in env_id else []))],
+    [
+        (env_id, method)
+        for env_id in envs.IDS
+        for method in ("equal_bandwidth" if "Training" in env_id else "equal", "fast", *["fra"] * ("CRRA" in env_id))
+    ],
 )
 def test_environment_agrees_with_evaluate(env_id, method):
     task = protocol.task(env_id, n=20 if "CRRA" in env_id else 4)

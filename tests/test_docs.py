@@ -17,8 +17,9 @@ from semcom_gym.envs import curve
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROBLEM_PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in envs.NAMES}
-ANCHORS = {"crra": "fra", "sfma": "equal"}
-FULLEST = {"crra": "SemCom/CRRAUS-v0", "sfma": "SemCom/SFMA-v0"}  # the id that its tables of spaces describe
+ANCHORS = {"crra": "fra", "sfma": "equal", "training": "equal_bandwidth"}
+# the id that the tables of spaces describe
+FULLEST = {"crra": "SemCom/CRRAUS-v0", "sfma": "SemCom/SFMA-v0", "training": "SemCom/Training-v0"}
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -128,6 +129,13 @@ def test_curves_of_sfma() -> None:
         least = [row[-1] for row in p["distortion"]]
         tables = [p[k] for k in ("rho_min", "rho_max", "midpoint_power_w", "midpoint_ratio", "steepness")]
         assert [n * 2 if len(n) == 1 else n for n in numbers] == [*tables, least]
+
+
+def test_curves_of_training() -> None:
+    rows = {code(row[0])[0]: [float(cell) for cell in row[1:]] for row in table("training", "### Curves")}
+    assert sorted(rows) == curve.shipped("training")
+    for name, numbers in rows.items():
+        assert numbers == list(curve.load("training", name, ()).parameters.values())
 
 
 @pytest.mark.parametrize("name", envs.NAMES)

@@ -28,7 +28,7 @@ def vector(**kwargs: Any) -> Any:
 
 
 def test_unknown_problem() -> None:
-    with raises(ValueError, "unknown problem 'cra'; valid: crra, sfma; did you mean 'crra'"):
+    with raises(ValueError, "unknown problem 'cra'; valid: crra, sfma, training; did you mean 'crra'"):
         envs.problem("cra")
 
 
@@ -40,7 +40,7 @@ def test_unknown_preset(env_id: str) -> None:
 
 def test_unknown_parameter(env_id: str) -> None:
     problem = gym.make(env_id).unwrapped.problem.name
-    with raises(TypeError, f"{problem} parameters: unknown argument 'bandwith_hz'; valid: .*max_bandwidth_hz"):
+    with raises(TypeError, f"{problem} parameters: unknown argument 'bandwith_hz'; valid: .*(max|total)_bandwidth_hz"):
         gym.make(env_id, bandwith_hz=1e6)
 
 

@@ -19,6 +19,7 @@ PRESETS = {
     "SemCom/CRRA-v0": ("default", "paper", "hard", "general"),  # the floors of select are too high to serve all
     "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
     "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned"),
+    "SemCom/Training-v0": ("default", "paper", "large", "hard"),
 }
 SEED, EPISODES = 2024, 4
 

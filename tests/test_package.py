@@ -6,6 +6,7 @@ import ast
 import configparser
 import dataclasses
 import hashlib
+import importlib
 import importlib.metadata
 import re
 import subprocess
@@ -174,10 +175,10 @@ assert float(baselines.bound("crra", params, instance).value[0]) >= max(values.v
 
 # --- files -----------------------------------------------------------------------------------------------------------
 def test_curve_pins_are_the_files() -> None:
-    from semcom_gym.envs.crra.instance import CURVE_PINS
-
-    files = {path.stem: path for path in (ROOT / "envs" / "crra" / "curves").glob("*.json")}
-    assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()} == CURVE_PINS
+    for problem in envs.NAMES:
+        pins = importlib.import_module(f"semcom_gym.envs.{problem}.instance").CURVE_PINS
+        files = {path.stem: path for path in (ROOT / "envs" / problem / "curves").glob("*.json")}
+        assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()} == pins
 
 
 def test_no_path_of_a_machine_in_the_files() -> None:
@@ -214,9 +215,9 @@ def names(cls: type) -> list[str]:
 
 def test_public_names() -> None:
     assert envs.__all__ == ["IDS", "NAMES", "Problem", "default_preset", "problem"]
-    assert envs.NAMES == ("crra", "sfma")
+    assert envs.NAMES == ("crra", "sfma", "training")
     assert list(envs.IDS) == [
-        "SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/SFMAPairing-v0",
+        "SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/SFMAPairing-v0", "SemCom/Training-v0",
     ]  # fmt: skip
     assert baselines.__all__ == ["Bound", "Method", "Solution", "anchor", "bound", "methods", "solve"]
     problem = envs.problem("crra")
@@ -252,6 +253,23 @@ def test_public_names_of_sfma() -> None:
         "min_ratio", "energy_coefficient_j", "source_bit", "source_spread", "encoder_cycles", "decoder_cycles",
         "cycles_spread", "bs_frequency_hz", "user_frequency_hz", "noise_psd_dbm_hz", "cell_radius_m", "min_distance_m",
         "shadowing_db", "rayleigh", "extra_loss_db", "clusters", "content_correlation", "curve",
+    ]  # fmt: skip
+
+
+def test_public_names_of_training() -> None:
+    problem = envs.problem("training")
+    assert list(problem.PRESETS) == ["default", "paper", "large", "hard"]
+    assert names(problem.Instance) == [
+        "distance_m", "angle_rad", "gain", "max_frequency_hz", "min_psnr_db", "device_cycles", "bs_cycles",
+    ]  # fmt: skip
+    assert names(problem.Allocation) == [
+        "power_w", "bandwidth_hz", "device_frequency_hz", "bs_frequency_hz", "ratio",
+    ]  # fmt: skip
+    assert names(problem.Params) == [
+        "num_users", "total_bandwidth_hz", "max_power_w", "device_frequency_range_hz", "max_bs_frequency_hz",
+        "psnr_range_db", "min_ratio", "max_ratio", "samples", "sample_bit", "capacitance", "device_cycles_range",
+        "bs_cycles_range", "noise_psd_dbm_hz", "cell_radius_m", "min_distance_m", "shadowing_db", "time_weight",
+        "psnr_curve",
     ]  # fmt: skip
 
 

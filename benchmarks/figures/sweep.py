@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from semcom_gym.envs.arrays import Array
 
 BOUND = "bound"
 """As a method: the certified bound instead of a decision."""
+SOLVED = 0.9
+"""Share of the instances that a scheme must solve for its mean to be drawn among panels; the others are hard ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Figure:
     """A figure to make. lines: label -> points. value: (params, objective (n,)) -> the quantity shown (n,).
 
     printed: label -> {x: the paper's number}. bars: one group of bars per x, with the standard deviation.
+    panels: (term, its label) of the quantities that are shown before it, on axes of their own.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Figure:
     log_x: bool = False
     printed: Mapping[str, Mapping[float, float]] = dataclasses.field(default_factory=dict)
     bars: bool = False
+    panels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,6 +67,10 @@ class Line:
     def mean(self) -> Array:
         """(k,) mean over the instances that have a value; NaN where none has."""
         return np.array([mean(values) for values in self.value])
+
+    def of(self, term: str) -> Line:
+        """The line of a term instead of the value."""
+        return Line(self.x, self.terms[term])
 
     @property
     def std(self) -> Array:
@@ -108,9 +117,17 @@ def gain(line: Line, other: Line, x: float) -> float:
 Finished = dict[str, dict[str, Line]]
 """Figure name -> line label -> line."""
 
+Measure = Callable[[envs.Problem, Any, Any, str, baselines.Solution], dict[str, Array]]
+"""(problem, params, instance, method, solution) -> the terms of a solution, one number per instance, (n,) each."""
 
-def compute(problem: str, figures: Sequence[Figure], n: int, cells: store.Store) -> Finished:
-    """Every point of every figure on the first ``n`` test instances; finished points come from ``cells``."""
+
+def compute(
+    problem: str, figures: Sequence[Figure], n: int, cells: store.Store, measure: Measure = protocol.totals
+) -> Finished:
+    """Every point of every figure on the first ``n`` test instances; finished points come from ``cells``.
+
+    measure: what else is kept of a solution; its source is part of a point's key.
+    """
     points = [point for figure in figures for line in figure.lines.values() for point in line]
     found: Finished = {}
     with bar(len(points), f"{problem} figures") as progress:
@@ -120,7 +137,8 @@ def compute(problem: str, figures: Sequence[Figure], n: int, cells: store.Store)
                 progress.set_postfix_str(f"{figure.name} {label}")
                 cases = []
                 for point in line:
-                    cases.append(_point(problem, point, n if point.most is None else min(n, point.most), cells))
+                    most = n if point.most is None else min(n, point.most)
+                    cases.append(_point(problem, point, most, cells, measure))
                     progress.update()
                 values = [
                     figure.value(point.params, case["objective"]) for point, case in zip(line, cases, strict=True)
@@ -130,7 +148,7 @@ def compute(problem: str, figures: Sequence[Figure], n: int, cells: store.Store)
     return found
 
 
-def _point(problem: str, point: Point, n: int, cells: store.Store) -> dict[str, Array]:
+def _point(problem: str, point: Point, n: int, cells: store.Store, measure: Measure) -> dict[str, Array]:
     """The objective and the terms of a point, (n,) each, NaN where infeasible."""
     instance = envs.problem(problem).sample_split(point.params, "test", n)
     key = {
@@ -141,25 +159,27 @@ def _point(problem: str, point: Point, n: int, cells: store.Store) -> dict[str, 
         "data": protocol.fingerprint(point.params, instance),
         "code": store.code_version("envs", "baselines"),
     }
-    cell = cells.cell(f"point {problem} {point.method}", key, lambda: _solve(problem, point, instance))
+    if measure is not protocol.totals:
+        key["measure"] = store.digest(inspect.getsource(measure))
+    cell = cells.cell(f"point {problem} {point.method}", key, lambda: _solve(problem, point, instance, measure))
     return {name: store.numbers(values) for name, values in cell.items()}
 
 
-def _solve(problem: str, point: Point, instance: Any) -> dict[str, Array]:
+def _solve(problem: str, point: Point, instance: Any, measure: Measure) -> dict[str, Array]:
     if point.method == BOUND:
         return {"objective": baselines.bound(problem, point.params, instance).value}
     found = baselines.solve(problem, point.params, instance, point.method, **point.options)
-    terms = protocol.totals(envs.problem(problem), point.params, instance, point.method, found)
+    terms = measure(envs.problem(problem), point.params, instance, point.method, found)
     return {
         name: np.where(found.feasible, value, np.nan) for name, value in {"objective": found.objective, **terms}.items()
     }
 
 
 def write(figures: Sequence[Figure], found: Finished, folder: Path) -> list[Path]:
-    """Each finished figure as CSV and as picture.
+    """Each finished figure as CSV and as picture, the latter of panels without points that SOLVED rules out.
 
-    Columns: mean, 95 % interval, instances, infeasible ones; of a figure with printed numbers also the standard
-    deviation, the paper's number, and the means of the terms.
+    Columns: mean, 95 % interval, instances, infeasible ones; then the same three of every panel; of a figure with
+    printed numbers also the standard deviation, the paper's number, and the means of the terms.
     """
     written = []
     for figure in figures:
@@ -172,13 +192,17 @@ def write(figures: Sequence[Figure], found: Finished, folder: Path) -> list[Path
 
 def _rows(figure: Figure, lines: dict[str, Line]) -> tuple[list[str], list[list[object]]]:
     header = ["line", figure.x_label, figure.y_label, "low", "high", "instances", "infeasible"]
+    header += [f"{label}{end}" for _, label in figure.panels for end in ("", " low", " high")]
     terms = list(dict.fromkeys(name for line in lines.values() for name in line.terms))
     if figure.printed:
         header += ["standard deviation", "printed", *terms]
     rows = []
     for label, line in lines.items():
+        shown = [_estimates(line.of(term)) if term in line.terms else None for term, _ in figure.panels]
         for k, (x, e) in enumerate(zip(line.x, _estimates(line), strict=True)):
             row = [label, x, e.value, e.low, e.high, line.value.shape[1], np.isnan(line.value[k]).sum()]
+            for panel in shown:
+                row += ["", "", ""] if panel is None else [panel[k].value, panel[k].low, panel[k].high]
             if figure.printed:
                 row += [line.std[k], figure.printed.get(label, {}).get(float(x), "")]
                 row += [mean(line.terms[name][k]) if name in line.terms else "" for name in terms]
@@ -194,11 +218,26 @@ def _picture(figure: Figure, lines: dict[str, Line], path: Path) -> Path:
     if figure.bars:
         bars = [(label, line.x, line.mean, line.std) for label, line in lines.items()]
         return pictures.bars(path, figure.title, figure.x_label, figure.y_label, bars, figure.printed)
+    if figure.panels:
+        shown = []
+        for term, label in figure.panels:
+            having = {name: line.of(term) for name, line in lines.items() if term in line.terms}
+            shown.append((label, _series(having, SOLVED)))
+        shown.append((figure.y_label, _series(lines, SOLVED)))
+        return pictures.panels(path, figure.title, figure.x_label, shown, figure.log_x)
+    series = _series(lines)
+    return pictures.lines(path, figure.title, figure.x_label, figure.y_label, series, figure.log_x, figure.printed)
+
+
+def _series(lines: dict[str, Line], solved: float = 0.0) -> pictures.Series:
+    """The curves; a point that fewer than the share ``solved`` of the instances enter is left out."""
     series = []
     for label, line in lines.items():
-        estimates = _estimates(line)
-        series.append((label, line.x, [e.value for e in estimates], [(e.low, e.high) for e in estimates]))
-    return pictures.lines(path, figure.title, figure.x_label, figure.y_label, series, figure.log_x, figure.printed)
+        few = line.infeasible > 1.0 - solved + 1e-9
+        known = [(e.value, e.low, e.high) for e in _estimates(line)]
+        shown = [(np.nan,) * 3 if skip else row for row, skip in zip(known, few, strict=True)]
+        series.append((label, line.x, [row[0] for row in shown], [row[1:] for row in shown]))
+    return series
 
 
 @dataclasses.dataclass(frozen=True)
