@@ -14,11 +14,12 @@ from semcom_gym.benchmarks.commands import Job, add, instances, parse_overrides
 from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
-FIGURES = ("crra", "sfma", "ascc")
+FIGURES = ("crra", "sfma", "ascc", "training")
 GROUPS = ("scalar", "vector", "solver", "agent")
 PAPER_METHODS = (
     ("SemCom/CRRA-v0", None, "crra"), ("SemCom/CRRAUS-v0", None, "crraus"), ("SemCom/SFMA-v0", None, "paper"),
-    ("SemCom/ASCC-v0", None, "jrpb"), ("SemCom/ASCC-v0", "two_user", "jrpb"),
+    ("SemCom/ASCC-v0", None, "jrpb"), ("SemCom/ASCC-v0", "two_user", "jrpb"), ("SemCom/Training-v0", None, "paper"),
+    ("SemCom/Training-v0", "paper", "paper"),
 )  # fmt: skip
 """Id, preset (None: its own) and published algorithm that the solvers' speed is measured on."""
 
@@ -64,14 +65,19 @@ def add_to(commands: Any) -> None:
         "-n",
         "--instances",
         type=int,
-        help="instances to average over (default: 30 of crra, 100 of sfma, 1 of ascc; at most 2 with --quick)",
+        help="instances to average over (default: 30 of crra, 1 of ascc, else 100; at most 2 with --quick)",
     )
     figures.add_argument("--success", help="of crra: success model, exact or approximate (default: exact)")
-    figures.add_argument("--preset", help="of sfma: preset, the calibration (default: default)")
+    figures.add_argument("--preset", help="of sfma, training: preset (default: default, paper)")
     figures.add_argument(
-        "--slow", type=int, metavar="N", help="of sfma: instances of methods that are slow (default: 50)"
+        "--slow",
+        type=int,
+        metavar="N",
+        help="instances of what is slow; of sfma: methods (default: 50), of training: the bound (default: 20)",
     )
-    figures.add_argument("--bound", action="store_true", default=None, help="of sfma: the bound in all figures")
+    figures.add_argument(
+        "--bound", action="store_true", default=None, help="of sfma, training: the bound in all figures"
+    )
     figures.add_argument(
         "--tables", nargs="+", metavar="CURVE",
         help="of ascc: rate tables of data and of semantic users; a second pair makes Figure 5, of another data set",

@@ -23,15 +23,22 @@ KINDS = {"solver": (COLOURS[0], "o"), "agent": (COLOURS[1], "D")}
 
 def new(width: float, height: float) -> tuple[Any, Any]:
     """A figure and its axes, off any display and outside pyplot's global state."""
+    figure, axes = grid(width, height, 1, 1)
+    return figure, axes[0]
+
+
+def grid(width: float, height: float, rows: int, columns: int) -> tuple[Any, list[Any]]:
+    """As :func:`new`, with several axes, row by row."""
     require("matplotlib", "a picture")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    axes = figure.add_subplot()
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(True, color="#DDDDDD", linewidth=0.6)
-    axes.set_axisbelow(True)
-    return figure, axes
+    made = [figure.add_subplot(rows, columns, place + 1) for place in range(rows * columns)]
+    for axes in made:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(True, color="#DDDDDD", linewidth=0.6)
+        axes.set_axisbelow(True)
+    return figure, made
 
 
 def save(figure: Any, path: Path) -> Path:
@@ -90,39 +97,28 @@ def loss_against_time(board: Leaderboard, path: Path) -> Path:
     return save(figure, path)
 
 
+Series = Sequence[tuple[str, Sequence[float], Sequence[float], Sequence[tuple[float, float]]]]
+"""Curves with intervals: (label, x, y, intervals) each. A bound is a thin dashed line on top."""
+
+
 def lines(
     path: Path,
     title: str,
     x_label: str,
     y_label: str,
-    series: Sequence[tuple[str, Sequence[float], Sequence[float], Sequence[tuple[float, float]]]],
+    series: Series,
     log_x: bool = False,
     printed: Mapping[str, Mapping[float, float]] | None = None,
     y_limits: tuple[float, float] | None = None,
 ) -> Path:
-    """Curves with intervals: (label, x, y, intervals) each. A bound is a thin dashed line on top.
+    """Curves on one pair of axes.
 
     printed: label -> {x: a paper's number}, as open markers, like measured points (``MEASURED``). y_limits: of the
     axis; a line that leaves it is cut off.
     """
     printed = printed or {}
     figure, axes = new(6.5, 4.5)
-    places = {label: index for index, (label, *_) in enumerate(series)}
-    for index, (label, x, y, intervals) in enumerate(series):
-        if label.startswith(MEASURED):
-            place = places[label.removeprefix(MEASURED)]
-            style = PRINTED | {"marker": MARKERS[place % len(MARKERS)], "color": COLOURS[place % len(COLOURS)]}
-            axes.plot(x, y, label=label, **style)
-            continue
-        if label == "bound":
-            axes.plot(x, y, color="black", linestyle="--", linewidth=1.0, label=label, zorder=3)
-            continue
-        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        axes.plot(x, y, color=colour, marker=marker, markersize=5, linewidth=1.5, label=label)
-        low, high = zip(*intervals, strict=True)
-        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-        for place, value in printed.get(label, {}).items():
-            axes.plot([place], [value], color=colour, **PRINTED | {"marker": marker})
+    _curves(axes, series, printed)
     if printed:
         axes.plot([], [], color="black", label="printed in the paper", **PRINTED)
     if log_x:
@@ -134,6 +130,51 @@ def lines(
     axes.set_title(title, fontsize=10)
     axes.legend(fontsize=8, frameon=False)
     return save(figure, path)
+
+
+def panels(path: Path, title: str, x_label: str, shown: Sequence[tuple[str, Series]], log_x: bool = False) -> Path:
+    """Curves on several axes in rows of three, (label of y, curves) each, with one legend below; log scale where a
+    quantity spreads over more than a decade.
+    """
+    columns = min(len(shown), 3)
+    rows = -(-len(shown) // columns)
+    figure, made = grid(4.0 * columns, 3.3 * rows + 0.6, rows, columns)
+    for axes, (y_label, series) in zip(made, shown, strict=False):
+        _curves(axes, series, {}, nested=True)
+        values = [value for _, _, y, _ in series for value in y if math.isfinite(value)]
+        if values and 0.0 < 10.0 * min(values) < max(values):
+            axes.set_yscale("log")
+        if log_x:
+            axes.set_xscale("log")
+        axes.set_xlabel(x_label)
+        axes.set_ylabel(y_label)
+    for axes in made[len(shown) :]:
+        axes.remove()
+    figure.suptitle(title, fontsize=10)
+    handles, labels = made[0].get_legend_handles_labels()
+    figure.legend(handles, labels, fontsize=8, frameon=False, ncols=5, loc="outside lower center")
+    return save(figure, path)
+
+
+def _curves(axes: Any, series: Series, printed: Mapping[str, Mapping[float, float]], nested: bool = False) -> None:
+    """nested: later curves thinner, so that those that coincide all show."""
+    places = {label: index for index, (label, *_) in enumerate(series)}
+    for index, (label, x, y, intervals) in enumerate(series):
+        if label.startswith(MEASURED):
+            place = places[label.removeprefix(MEASURED)]
+            style = PRINTED | {"marker": MARKERS[place % len(MARKERS)], "color": COLOURS[place % len(COLOURS)]}
+            axes.plot(x, y, label=label, **style)
+            continue
+        if label == "bound":
+            axes.plot(x, y, color="black", linestyle="--", linewidth=1.0, label=label, zorder=3)
+            continue
+        colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
+        size, width = (max(9.0 - 0.8 * index, 3.0), max(3.0 - 0.3 * index, 0.8)) if nested else (5.0, 1.5)
+        axes.plot(x, y, color=colour, marker=marker, markersize=size, linewidth=width, label=label)
+        low, high = zip(*intervals, strict=True)
+        axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+        for place, value in printed.get(label, {}).items():
+            axes.plot([place], [value], color=colour, **PRINTED | {"marker": marker})
 
 
 def bars(

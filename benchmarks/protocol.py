@@ -130,8 +130,9 @@ def fingerprint(params: Any, instance: Any) -> str:
 
 def _curves(params: Any) -> Any:
     """The numbers behind the curves that parameters name, as a user's file may change under its name."""
-    if hasattr(params, "curve_table"):
-        return params.curve_table
+    for name in ("curve_table", "psnr_parameters"):
+        if hasattr(params, name):
+            return getattr(params, name)
     return {name: value for name, value in vars(params.profile).items() if not name.startswith("_")}
 
 

@@ -18,6 +18,7 @@ IDS = {
     "SemCom/SFMA-v0": "semcom_gym.envs.sfma.env:SFMA",
     "SemCom/SFMAPairing-v0": "semcom_gym.envs.sfma.pairing_env:SFMAPairing",
     "SemCom/ASCC-v0": "semcom_gym.envs.ascc.env:ASCC",
+    "SemCom/Training-v0": "semcom_gym.envs.training.env:Training",
 }
 """Registered id -> entry point without its ``Env`` or ``VectorEnv`` ending."""
 

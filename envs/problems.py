@@ -13,7 +13,7 @@ from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, Batch
 from semcom_gym.envs.outcome import Outcome
 
-NAMES = ("crra", "sfma", "ascc")
+NAMES = ("crra", "sfma", "ascc", "training")
 SPLITS = ("train", "validation", "test")
 SPLIT_ENTROPY = 0x5E3C03  # fixed for good: it decides the instances of every split
 

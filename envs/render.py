@@ -23,13 +23,16 @@ SUCCESS_COLORS = ("#b5342c", "#efc15b", "#2a9d8f")  # from 0 to 1
 PANELS = {
     "bandwidth_hz": ("bandwidth share (dotted: equal)", "#3b78b5", "share"),
     "power_w": ("power share (dotted: equal)", "#d9822b", "share"),
+    "power_of_cap": ("power, of the device's cap", "#d9822b", "unit"),
+    "device_frequency_of_cap": ("clock of the device, of its cap", "#8064a2", "unit"),
     "ratio": ("compression ratio", "#7d8a97", "unit"),
     "success": ("success probability", None, "unit"),  # in the colours of the users
     "rate_mbit_s": ("rate of both users [Mbit/s]", "#5b8c85", "log"),
     "source_distortion": ("distortion (dark: of the source)", "#b5342c", "part"),
     "rate_index": ("codec, from the lowest rate (0) up", "#7d8a97", "count"),
+    "time_s": ("time of the round [s]", "#5b8c85", "log"),
 }
-LEAST_RATE = 1e-2  # [Mbit/s] where the logarithmic axis ends
+LOG_FLOOR = 1e-2  # where a logarithmic axis ends
 WHOLE = {"source_distortion": "distortion"}  # the term that another is a part of
 LEAST_DB, MOST_DB = -10.0, 30.0  # ends of the colours of received powers
 LABELLED_USERS = 24  # above it, numbers and links of users overlap
@@ -98,7 +101,8 @@ def _shares(params: Any, instance: Any, name: str, values: Any) -> Any:
     """``values`` as shares of the budget of that name, the instance's or the parameters', if there is one."""
     if PANELS[name][2] != "share":
         return values
-    return values / (getattr(instance, name)[0] if hasattr(instance, name) else getattr(params, f"max_{name}"))
+    budget = getattr(params, f"max_{name}", None) or getattr(params, f"total_{name}", None)
+    return values / (getattr(instance, name)[0] if hasattr(instance, name) else budget)
 
 
 def _draw_cell(axes: Any, params: Any, instance: Any, terms: dict[str, Any]) -> None:
@@ -203,7 +207,7 @@ def _draw_bars(axes: Any, name: str, values: Any, terms: dict[str, Any], *, last
         axes.yaxis.set_major_locator(FixedLocator([0.0, 0.5, 1.0]))
     else:
         axes.set_yscale("log")
-        axes.set_ylim(LEAST_RATE, 2.0 * max(float(values.max()), 1.0))
+        axes.set_ylim(LOG_FLOOR, 2.0 * max(float(values.max()), 1.0))
         axes.yaxis.set_major_locator(LogLocator(numticks=4))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.yaxis.set_major_formatter(lambda y, _: f"{y:g}")

@@ -14,12 +14,15 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("semcom", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("semcom")
 
-IDS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/ASCC-v0")  # one decision an episode
+IDS = (  # one decision an episode
+    "SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/ASCC-v0", "SemCom/Training-v0",
+)  # fmt: skip
 PRESETS = {
     "SemCom/CRRA-v0": ("default", "paper", "hard", "general"),
     "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
     "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned"),
     "SemCom/ASCC-v0": ("default", "paper", "two_user", "three_user", "hard"),
+    "SemCom/Training-v0": ("default", "paper", "large", "hard"),
 }
 
 

@@ -236,8 +236,8 @@ def test_corrupt_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 CONTINUOUS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0")
 IDS_OF = dict.fromkeys(agents.ALGORITHMS, CONTINUOUS) | {
-    "apg": (*CONTINUOUS, "SemCom/SFMA-v0", "SemCom/ASCC-v0"),
-    "ppo": (*CONTINUOUS, "SemCom/ASCC-v0"),
+    "apg": (*CONTINUOUS, "SemCom/SFMA-v0", "SemCom/ASCC-v0", "SemCom/Training-v0"),
+    "ppo": (*CONTINUOUS, "SemCom/ASCC-v0", "SemCom/Training-v0"),
     "sac": (*CONTINUOUS, "SemCom/ASCC-v0"),
     "maskable_ppo": ("SemCom/SFMAPairing-v0",),
 }

@@ -104,7 +104,10 @@ def test_rounding_above_the_bound_is_no_breach():
 # --- decisions through the environment -----------------------------------------------------------------------------
 
 
-PLAIN = {"crra": ("equal", "fra"), "sfma": ("equal",), "ascc": ("equal_mmse", "mrt", "zf_wf_adaptive")}
+PLAIN = {
+    "crra": ("equal", "fra"), "sfma": ("equal",), "ascc": ("equal_mmse", "mrt", "zf_wf_adaptive"),
+    "training": ("equal_bandwidth",),
+}  # fmt: skip
 
 
 @pytest.mark.parametrize(

@@ -17,9 +17,11 @@ from semcom_gym.envs import curve
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PROBLEM_PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in envs.NAMES}
-ANCHORS = {"crra": "fra", "sfma": "equal", "ascc": "equal_mmse"}
+ANCHORS = {"crra": "fra", "sfma": "equal", "ascc": "equal_mmse", "training": "equal_bandwidth"}
 # the id that a page's tables of spaces describe
-FULLEST = {"crra": "SemCom/CRRAUS-v0", "sfma": "SemCom/SFMA-v0", "ascc": "SemCom/ASCC-v0"}
+FULLEST = {
+    "crra": "SemCom/CRRAUS-v0", "sfma": "SemCom/SFMA-v0", "ascc": "SemCom/ASCC-v0", "training": "SemCom/Training-v0",
+}  # fmt: skip
 
 
 def blocks(language: str) -> list[tuple[str, str]]:
@@ -143,6 +145,13 @@ def test_curves_of_ascc() -> None:
         for cell, column in zip(row[1:], (p["source_distortion"], most, p["slope"], p["midpoint"]), strict=True):
             ends = [float(x) for x in cell.split(" to ")]
             assert ends * (3 - len(ends)) == pytest.approx([column[0], column[-1]], rel=5e-4)
+
+
+def test_curves_of_training() -> None:
+    rows = {code(row[0])[0]: [float(cell) for cell in row[1:]] for row in table("training", "### Curves")}
+    assert sorted(rows) == curve.shipped("training")
+    for name, numbers in rows.items():
+        assert numbers == list(curve.load("training", name, ()).parameters.values())
 
 
 @pytest.mark.parametrize("name", envs.NAMES)

@@ -28,7 +28,7 @@ def vector(**kwargs: Any) -> Any:
 
 
 def test_unknown_problem() -> None:
-    with raises(ValueError, "unknown problem 'cra'; valid: crra, sfma, ascc; did you mean 'crra'"):
+    with raises(ValueError, "unknown problem 'cra'; valid: crra, sfma, ascc, training; did you mean 'crra'"):
         envs.problem("cra")
 
 

@@ -16,12 +16,19 @@ from semcom_gym.envs.arrays import to_numpy
 TOLERANCE = {
     ("crra", "float64"): 1e-12,
     ("crra", "float32"): 1e-5,
+    ("training", "float64"): 1e-12,
+    ("training", "float32"): 1e-5,
     ("sfma", "float64"): 1e-9,  # budgets are met by root searches, which magnify rounding
     ("sfma", "float32"): 0.1,  # and a hundredfold penalty magnifies a violation's rounding
     ("ascc", "float64"): 1e-9,
     ("ascc", "float32"): 1e-3,  # bit errors fall by decades within a fraction of a dB
 }
-SMOOTH_BLOCKS = {"crra": 3, "sfma": 3, "ascc": 1}  # blocks of an action, from the first, without a choice
+SMOOTH_BLOCKS = {
+    "crra": 3,
+    "sfma": 3,
+    "ascc": 1,
+    "training": 5,
+}  # blocks of an action, from the first, without a choice
 FEASIBLE_PRESET = {"SemCom/SFMA-v0": "loose"}  # where every action is feasible; elsewhere every preset
 BACKENDS = ["numpy", "torch"]
 
@@ -239,14 +246,14 @@ def test_torch_reward_has_the_gradient_of_the_objective(env_id: str) -> None:
     assert np.isfinite(leaf.grad.numpy()).all()
     assert (np.abs(gradient[:, smooth]) > 1e-4).mean() > 0.1, "the check must not compare zeros"
 
-    def objective(x: np.ndarray) -> np.ndarray:
+    def score(x: np.ndarray) -> np.ndarray:
         return problem.reward(problem.evaluate(params, instance, problem.decode(params, instance, x)), 0.0)
 
     step = 1e-6
     for k in smooth:
         shift = np.zeros_like(action)
         shift[:, k] = step
-        slope = (objective(action + shift) - objective(action - shift)) / (2 * step)
+        slope = (score(action + shift) - score(action - shift)) / (2 * step)
         np.testing.assert_allclose(gradient[:, k], slope, rtol=1e-4 if problem.name == "crra" else 1e-3, atol=1e-6)
 
 

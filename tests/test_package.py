@@ -174,11 +174,11 @@ assert float(baselines.bound("crra", params, instance).value[0]) >= max(values.v
 
 
 # --- files -----------------------------------------------------------------------------------------------------------
-@pytest.mark.parametrize("name", ["crra", "sfma", "ascc"])
-def test_curve_pins_are_the_files(name: str) -> None:
-    pins = importlib.import_module(f"semcom_gym.envs.{name}.instance").CURVE_PINS
-    files = {path.stem: path for path in (ROOT / "envs" / name / "curves").glob("*.json")}
-    assert {stem: hashlib.sha256(path.read_bytes()).hexdigest() for stem, path in files.items()} == pins
+def test_curve_pins_are_the_files() -> None:
+    for problem in envs.NAMES:
+        pins = importlib.import_module(f"semcom_gym.envs.{problem}.instance").CURVE_PINS
+        files = {path.stem: path for path in (ROOT / "envs" / problem / "curves").glob("*.json")}
+        assert {name: hashlib.sha256(path.read_bytes()).hexdigest() for name, path in files.items()} == pins
 
 
 def test_no_path_of_a_machine_in_the_files() -> None:
@@ -215,9 +215,10 @@ def names(cls: type) -> list[str]:
 
 def test_public_names() -> None:
     assert envs.__all__ == ["IDS", "NAMES", "Problem", "default_preset", "problem"]
-    assert envs.NAMES == ("crra", "sfma", "ascc")
+    assert envs.NAMES == ("crra", "sfma", "ascc", "training")
     assert list(envs.IDS) == [
         "SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/SFMAPairing-v0", "SemCom/ASCC-v0",
+        "SemCom/Training-v0",
     ]  # fmt: skip
     assert baselines.__all__ == ["Bound", "Method", "Solution", "anchor", "bound", "methods", "solve"]
     problem = envs.problem("crra")
@@ -265,6 +266,23 @@ def test_public_names_of_ascc() -> None:
         "num_users", "num_data_users", "num_antennas", "max_power_w", "blocklength", "channel_uses", "weights",
         "channel_correlation", "gain_range_db", "channel_matrix", "data_table", "semantic_table", "beamforming",
         "rate_action",
+    ]  # fmt: skip
+
+
+def test_public_names_of_training() -> None:
+    problem = envs.problem("training")
+    assert list(problem.PRESETS) == ["default", "paper", "large", "hard"]
+    assert names(problem.Instance) == [
+        "distance_m", "angle_rad", "gain", "max_frequency_hz", "min_psnr_db", "device_cycles", "bs_cycles",
+    ]  # fmt: skip
+    assert names(problem.Allocation) == [
+        "power_w", "bandwidth_hz", "device_frequency_hz", "bs_frequency_hz", "ratio",
+    ]  # fmt: skip
+    assert names(problem.Params) == [
+        "num_users", "total_bandwidth_hz", "max_power_w", "device_frequency_range_hz", "max_bs_frequency_hz",
+        "psnr_range_db", "min_ratio", "max_ratio", "samples", "sample_bit", "capacitance", "device_cycles_range",
+        "bs_cycles_range", "noise_psd_dbm_hz", "cell_radius_m", "min_distance_m", "shadowing_db", "time_weight",
+        "psnr_curve",
     ]  # fmt: skip
 
 

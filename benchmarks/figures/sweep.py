@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,8 @@ from semcom_gym.envs.arrays import Array
 
 BOUND = "bound"
 """As a method: the certified bound instead of a decision."""
+SOLVED = 0.9
+"""Share of the instances that a scheme must solve for its mean to be drawn among panels; the others are hard ones."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +46,8 @@ class Figure:
     printed: label -> {x: the paper's number}. bars: one group of bars per x, with the standard deviation.
     term: which of a point's numbers ``value`` gets. against: a term to draw the lines against in the picture instead
     of x, and its label. focus: lines whose range sets the vertical axis, which the others may leave. ready: lines that
-    take no solving, label -> line.
+    take no solving, label -> line. panels: (term, its label) of the quantities that are shown before it, on axes of
+    their own.
     """
 
     name: str
@@ -59,6 +63,7 @@ class Figure:
     against: tuple[str, str] | None = None
     focus: tuple[str, ...] = ()
     ready: Mapping[str, Line] = dataclasses.field(default_factory=dict)
+    panels: tuple[tuple[str, str], ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +81,10 @@ class Line:
     def mean(self) -> Array:
         """(k,) mean over the instances that have a value; NaN where none has."""
         return np.array([mean(values) for values in self.value])
+
+    def of(self, term: str) -> Line:
+        """The line of a term instead of the value."""
+        return Line(self.x, self.terms[term])
 
     @property
     def std(self) -> Array:
@@ -134,7 +143,8 @@ def compute(problem: str, figures: Sequence[Figure], n: int, cells: store.Store)
                 progress.set_postfix_str(f"{figure.name} {label}")
                 cases = []
                 for point in line:
-                    cases.append(_point(problem, point, n if point.most is None else min(n, point.most), cells))
+                    most = n if point.most is None else min(n, point.most)
+                    cases.append(_point(problem, point, most, cells))
                     progress.update()
                 values = [
                     figure.value(point.params, case[figure.term]) for point, case in zip(line, cases, strict=True)
@@ -156,7 +166,7 @@ def _point(problem: str, point: Point, n: int, cells: store.Store) -> dict[str, 
         "code": store.code_version("envs", "baselines"),
     }
     if point.measure is not None:
-        key |= {"measure": point.measure.__qualname__, "inputs": point.inputs}
+        key |= {"measure": store.digest(inspect.getsource(point.measure)), "inputs": point.inputs}
     cell = cells.cell(f"point {problem} {point.method}", key, lambda: _solve(problem, point, instance))
     return {name: store.numbers(values) for name, values in cell.items()}
 
@@ -175,10 +185,11 @@ def _solve(problem: str, point: Point, instance: Any) -> dict[str, Array]:
 
 
 def write(figures: Sequence[Figure], found: Finished, folder: Path) -> list[Path]:
-    """Each finished figure as CSV and as picture.
+    """Each finished figure as CSV and as picture, the latter of panels without points that SOLVED rules out.
 
-    Columns: mean, 95 % interval, instances, infeasible ones; of a figure with printed numbers also the standard
-    deviation, the paper's number, and the means of the terms; of one drawn against a term, the means of the terms.
+    Columns: mean, 95 % interval, instances, infeasible ones; then the same three of every panel; of a figure with
+    printed numbers also the standard deviation, the paper's number, and the means of the terms; of one drawn against a
+    term, the means of the terms.
     """
     written = []
     for figure in figures:
@@ -191,6 +202,7 @@ def write(figures: Sequence[Figure], found: Finished, folder: Path) -> list[Path
 
 def _rows(figure: Figure, lines: dict[str, Line]) -> tuple[list[str], list[list[object]]]:
     header = ["line", figure.x_label, figure.y_label, "low", "high", "instances", "infeasible"]
+    header += [f"{label}{end}" for _, label in figure.panels for end in ("", " low", " high")]
     terms = list(dict.fromkeys(name for line in lines.values() for name in line.terms if name != figure.term))
     if figure.printed:
         header += ["standard deviation", "printed"]
@@ -198,8 +210,11 @@ def _rows(figure: Figure, lines: dict[str, Line]) -> tuple[list[str], list[list[
         header += terms
     rows = []
     for label, line in lines.items():
+        shown = [_estimates(line.of(term)) if term in line.terms else None for term, _ in figure.panels]
         for k, (x, e) in enumerate(zip(line.x, _estimates(line), strict=True)):
             row = [label, x, e.value, e.low, e.high, line.value.shape[1], np.isnan(line.value[k]).sum()]
+            for panel in shown:
+                row += ["", "", ""] if panel is None else [panel[k].value, panel[k].low, panel[k].high]
             if figure.printed:
                 row += [line.std[k], figure.printed.get(label, {}).get(float(x), "")]
             if figure.printed or figure.against:
@@ -216,16 +231,39 @@ def _picture(figure: Figure, lines: dict[str, Line], path: Path) -> Path:
     if figure.bars:
         bars = [(label, line.x, line.mean, line.std) for label, line in lines.items()]
         return pictures.bars(path, figure.title, figure.x_label, figure.y_label, bars, figure.printed)
-    series = []
+    if figure.panels:
+        shown = []
+        for term, label in figure.panels:
+            having = {name: line.of(term) for name, line in lines.items() if term in line.terms}
+            shown.append((label, _series(having, SOLVED)))
+        shown.append((figure.y_label, _series(lines, SOLVED)))
+        return pictures.panels(path, figure.title, figure.x_label, shown, figure.log_x)
     term, x_label = figure.against or (None, figure.x_label)
-    for label, line in lines.items():
-        estimates = _estimates(line)
-        x = line.x if term is None else np.array([mean(values) for values in line.terms[term]])
-        series.append((label, x, [e.value for e in estimates], [(e.low, e.high) for e in estimates]))
-    shown = np.concatenate([lines[label].mean for label in figure.focus or lines])
-    low, high = np.nanmin(shown), np.nanmax(shown)
-    limits = (low - 0.1 * (high - low), high + 0.1 * (high - low)) if figure.focus and high > low else None
+    series, limits = _series(lines, against=term), _limits(figure, lines)
     return pictures.lines(path, figure.title, x_label, figure.y_label, series, figure.log_x, figure.printed, limits)
+
+
+def _series(lines: dict[str, Line], solved: float = 0.0, against: str | None = None) -> pictures.Series:
+    """The curves, against x or the mean of a term; a point that fewer than the share ``solved`` of the instances enter
+    is left out.
+    """
+    series = []
+    for label, line in lines.items():
+        few = line.infeasible > 1.0 - solved + 1e-9
+        known = [(e.value, e.low, e.high) for e in _estimates(line)]
+        shown = [(np.nan,) * 3 if skip else row for row, skip in zip(known, few, strict=True)]
+        x = line.x if against is None else np.array([mean(values) for values in line.terms[against]])
+        series.append((label, x, [row[0] for row in shown], [row[1:] for row in shown]))
+    return series
+
+
+def _limits(figure: Figure, lines: dict[str, Line]) -> tuple[float, float] | None:
+    """The ends of the vertical axis, where some lines set them."""
+    if not figure.focus:
+        return None
+    shown = np.concatenate([lines[label].mean for label in figure.focus])
+    low, high = np.nanmin(shown), np.nanmax(shown)
+    return (low - 0.1 * (high - low), high + 0.1 * (high - low)) if high > low else None
 
 
 @dataclasses.dataclass(frozen=True)
