@@ -400,7 +400,7 @@ def test_what_is_measured_of_a_training_solution():
     params = problem.preset("default", psnr_range_db=(20.0, 20.0))
     instance = problem.sample_split(params, "validation", 3)
     found = training.METHODS["paper"].run(params, instance)
-    made = training_paper.measure(problem, params, instance, "paper", found)
+    made = training_paper.measure(sweep.Point(0.0, params, "paper"), instance, found)
     a = found.allocation
     upload = a.ratio * 32e6 / (a.bandwidth_hz * np.log2(1 + a.power_w * instance.gain / (10**-20.4 * a.bandwidth_hz)))
     device = 32 * instance.device_cycles / a.device_frequency_hz + upload
@@ -414,7 +414,7 @@ def test_what_is_measured_of_a_training_solution():
     np.testing.assert_allclose(0.5 * (made["makespan_s"] + made["energy_j"]), found.objective, rtol=1e-9)
     np.testing.assert_array_equal(made["p4_second"], found.trace[:, 3])
     assert np.all(made["least_psnr_db"] <= made["psnr_db"])
-    assert "passes" not in training_paper.measure(problem, params, instance, "fast", found)
+    assert "passes" not in training_paper.measure(sweep.Point(0.0, params, "fast"), instance, found)
 
 
 def cells(x, rows, **terms):
