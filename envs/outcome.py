@@ -39,3 +39,11 @@ class Outcome:
         for value in values:
             holds = holds & (value <= FEASIBILITY_TOLERANCE)
         return holds
+
+
+def require_feasible(violation: dict[str, Array]) -> None:
+    """Raise ValueError, naming the constraint broken most, for an allocation that an action cannot stand for."""
+    worst = max(violation, key=lambda name: float(violation[name].max()))
+    excess = float(violation[worst].max())
+    if excess > FEASIBILITY_TOLERANCE:
+        raise ValueError(f"cannot encode an allocation that breaks {worst!r} by {excess:.3g} of its limit")

@@ -9,6 +9,7 @@ from semcom_gym.envs.arrays import Array, at_least, at_most, namespace, straight
 from semcom_gym.envs.ascc import duality, physics
 from semcom_gym.envs.ascc.instance import Instance, Params
 from semcom_gym.envs.ascc.physics import Allocation
+from semcom_gym.envs.outcome import require_feasible
 
 PROBES = (0.5, 1.0, 2.0)
 USER_FEATURES = ("gain", "sinr", "weight", "semantic", *(f"distortion@{x:g}" for x in PROBES))
@@ -104,10 +105,7 @@ def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
     and power that is left is used, neither of which raises a distortion. Raises ValueError for an allocation that
     breaks a constraint.
     """
-    broken = {name: float(np.max(x)) for name, x in physics.violations(params, allocation).items()}
-    worst = max(broken, key=lambda name: broken[name])
-    if broken[worst] > 1e-6:
-        raise ValueError(f"cannot encode an allocation that breaks {worst!r} by {broken[worst]:.3g} of its limit")
+    require_feasible(physics.violations(params, allocation))
     beam = duality.vectors(allocation.beam_re, allocation.beam_im)
     gamma = physics.sinr(instance, allocation.power_w, beam)
     if params.beamforming == "duality":

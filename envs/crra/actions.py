@@ -9,6 +9,7 @@ from semcom_gym.envs.arrays import Array, at_least, at_most, namespace, straight
 from semcom_gym.envs.crra import physics
 from semcom_gym.envs.crra.instance import Instance, Params
 from semcom_gym.envs.crra.physics import Allocation
+from semcom_gym.envs.outcome import require_feasible
 
 PROBE_RATIOS = (0.0, 0.8, 0.9, 0.97)
 USER_FEATURES = ("gain", "snr", "weight", *(f"task_performance@{o:g}" for o in PROBE_RATIOS))
@@ -51,10 +52,7 @@ def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
     A budget that is not used up is handed out in proportion to the users' shares above their floors, which never
     lowers the objective. Raises ValueError for an allocation that breaks a constraint.
     """
-    broken = {name: float(np.max(x)) for name, x in physics.violations(params, instance, allocation).items()}
-    worst = max(broken, key=lambda name: broken[name])
-    if broken[worst] > 1e-6:
-        raise ValueError(f"cannot encode an allocation that breaks {worst!r} by {broken[worst]:.3g} of its limit")
+    require_feasible(physics.violations(params, instance, allocation))
     on = allocation.selected
     blocks = [
         simplex.weight_to_action(on * np.maximum(allocation.bandwidth_hz - params.min_bandwidth_hz, 0.0)),

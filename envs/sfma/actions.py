@@ -6,6 +6,7 @@ import numpy as np
 
 from semcom_gym.envs import simplex
 from semcom_gym.envs.arrays import Array, at_least, at_most, namespace, pick, total
+from semcom_gym.envs.outcome import require_feasible
 from semcom_gym.envs.sfma import limits, pairs, physics
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import Allocation, Links
@@ -83,10 +84,7 @@ def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
     Bandwidth that is not used is handed out in proportion to the groups' shares, which never lowers a rate. Raises
     ValueError for an allocation that breaks a constraint.
     """
-    broken = {k: float(np.max(x)) for k, x in physics.evaluate(params, instance, allocation).violation.items()}
-    worst = max(broken, key=lambda name: broken[name])
-    if broken[worst] > 1e-6:
-        raise ValueError(f"cannot encode an allocation that breaks {worst!r} by {broken[worst]:.3g} of its limit")
+    require_feasible(physics.evaluate(params, instance, allocation).violation)
     n, users = len(allocation), params.num_users
     entries = group_entries(params, physics.links(params, instance, allocation.pair), allocation)
     user = pairs.members(users)[allocation.pair].reshape(n, -1)
