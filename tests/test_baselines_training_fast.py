@@ -87,7 +87,7 @@ def test_one_device_against_brute_force(preset: str) -> None:
 
 @pytest.mark.parametrize("preset", ["default", "hard"])
 def test_two_devices_against_brute_force(preset: str) -> None:
-    params, instances = batch(preset, 4, num_users=2, total_bandwidth_hz=1e6)
+    params, instances = batch(preset, 2, num_users=2, total_bandwidth_hz=1e6)
     found = fast.solve(params, instances)
     # some bandwidth may stay unused: both shares from a grid, all pairs that fit
     share = np.linspace(0.02, 0.98, 49)
@@ -189,7 +189,7 @@ def test_all_caps_at_once() -> None:
     params, instances = batch("default", 4, num_users=3, time_weight=0.999, device_frequency_range_hz=(2e7, 2e7),
                               max_bs_frequency_hz=2e7, max_power_w=1.0)  # fmt: skip
     found = fast.solve(params, instances)
-    np.testing.assert_allclose(baselines.bound("training", params, instances).value, found.objective, rtol=1e-6)
+    np.testing.assert_allclose(baselines.bound("training", params, instances).value, found.objective, rtol=1e-5)
     slowest = (params.samples * (instances.device_cycles + instances.bs_cycles) / 2e7).max(-1)
     time_s = TRAINING.evaluate(params, instances, found.allocation).terms["time_s"].max(-1)
     assert (time_s > slowest).all()

@@ -2,8 +2,10 @@
 
 With every device in its high mode the problem is convex in bandwidth and upload time, and the dual value at the
 equilibrium's prices is the optimum. Where PSNR pushes devices below their knee, the dual at the convexified problem's
-prices bounds every choice of modes. A node of the search fixes the modes of some devices and bounds the others; its
-children put the device whose mode is least decided in one mode each, or cut a low mode's range of SNR in two.
+prices bounds every choice of modes. A node of the search gives each device a range of SNR: from some s to some s, or on
+to infinity. Its two children cut the range of the device whose two modes are mixed most evenly: into its high mode,
+s >= knee, and what lies below the peak (the knee beats what is between), or at a point. With a range that is a point
+the problem is convex in all that is left to decide, so bounds and best known meet.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Algorithm 3 of the training paper: P3 (:mod:`p3`) and P4 (:mod:`sumratio`, or directly :mod:`p4`) in turn.
 
 The paper starts from a "random selection of feasible (p, B)", which decides where it ends: P3 lets every device finish
-exactly at T, P4 then keeps every rate and trades SNR for bandwidth, so the next P3 finds the same T. Three starts are
-offered: average and random allocation (Section VII-D), and the best end of seventeen.
+exactly at T, P4 then keeps every rate and trades SNR for bandwidth, so the next P3 finds the same T (unless a higher
+SNR lowers a ratio that PSNR had raised). Starts: average and random allocation (Section VII-D), the best of seventeen.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from semcom_gym.envs.training.instance import Instance, Params
 from semcom_gym.envs.training.physics import Allocation
 
 LEVELS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
-"""Powers of the uniform starts of :func:`multistart`, over the cap."""
+"""Powers of the uniform starts of :func:`solve_multistart`, over the cap."""
 
 
 @dataclasses.dataclass(frozen=True)
