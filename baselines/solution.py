@@ -42,7 +42,7 @@ class Bound:
     """A proven bound on the optimum of n instances.
 
     value (n,): no allocation has an objective above it (below it, where the problem minimises); -inf (inf) where no
-    allocation is feasible. gap (n,): (value - best known) / |value|, relative distance to the best allocation known
+    allocation is feasible. gap (n,): |value - best known| / |value|, relative distance to the best allocation known
     to the prover; NaN where infeasible. best: the Solution that ``gap`` is measured to. seconds (n,).
     """
 
