@@ -2,7 +2,8 @@
 
 score = (x - anchor) / (bound - anchor): 1 is provably optimal, 0 as good as the anchor method, below 0 worse; a
 decision that is not feasible scores -1. Solvers and agents share one path: their decisions are actions that the
-environment scores; of an id that decides in several steps, allocations that its problem evaluates. Left out by rule
+environment scores; of an id that decides in several steps, and of methods that hand out less than an action can,
+allocations that the problem evaluates. Left out by rule
 are instances where the anchor is infeasible or nearer than 0.1 % to the bound.
 """
 
@@ -20,6 +21,7 @@ from semcom_gym import baselines, envs
 from semcom_gym.benchmarks import store
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, to_numpy
+from semcom_gym.envs.outcome import UnreachableError
 
 AGREEMENT = 1e-9  # relative; between a solver's claim and the environment's score of its decision
 BROKEN = 1e-6  # a score above 1 by more than this is a bound that is not one
@@ -158,15 +160,22 @@ def decide_by_method(task: Task, method: str, **options: Any) -> Decisions:
     rows = np.flatnonzero(feasible)
     if len(rows):
         allocation = found.allocation[rows]
-        if task.stepwise:
-            outcome = task.problem.evaluate(task.params, task.instance[rows], allocation)
-            objective[rows], valid = outcome.objective, outcome.feasible
-        else:
-            exact = dataclasses.replace(task, overrides=task.overrides | dict(task.problem.exact_actions))
-            objective[rows], valid, _ = play(exact, rows, lambda env, _: env.encode(allocation))
+        objective[rows], valid = _credit(task, rows, allocation)
         claim = np.asarray(found.objective)[rows]
         _check_claim(task, method, claim, objective[rows], valid)
     return Decisions(objective, feasible, np.asarray(found.seconds, float))
+
+
+def _credit(task: Task, rows: Array, allocation: Any) -> tuple[Array, Array]:
+    """Objective and feasibility of allocations as actions; of those that no action stands for, by the problem."""
+    if not task.stepwise:
+        exact = dataclasses.replace(task, overrides=task.overrides | dict(task.problem.exact_actions))
+        try:
+            return play(exact, rows, lambda env, _: env.encode(allocation))[:2]
+        except UnreachableError:  # by a weak method, below the least that the action map hands out
+            pass
+    outcome = task.problem.evaluate(task.params, task.instance[rows], allocation)
+    return np.asarray(outcome.objective), np.asarray(outcome.feasible)
 
 
 def totals(

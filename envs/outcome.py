@@ -41,6 +41,10 @@ class Outcome:
         return holds
 
 
+class UnreachableError(ValueError):
+    """A feasible allocation that no action stands for."""
+
+
 def require_feasible(violation: dict[str, Array]) -> None:
     """Raise ValueError, naming the constraint broken most, for an allocation that an action cannot stand for."""
     worst = max(violation, key=lambda name: float(violation[name].max()))

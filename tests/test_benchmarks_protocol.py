@@ -13,6 +13,7 @@ from semcom_gym.benchmarks import certificates, competitors, leaderboard, protoc
 from semcom_gym.benchmarks.errors import UserError
 from semcom_gym.envs import curve, files
 from semcom_gym.envs.crra.physics import Allocation
+from semcom_gym.envs.outcome import UnreachableError
 
 MARGIN = 0.01
 
@@ -124,6 +125,22 @@ def test_environment_agrees_with_evaluate(env_id, method):
     # what a solver leaves of the budgets is handed out where a decision is an action
     assert (task.sign * (found.objective - outcome.objective) >= -1e-9 * outcome.objective).all()
     np.testing.assert_allclose(found.objective, outcome.objective, rtol=1e-9 if method != "fast" else 1e-6)
+
+
+def test_allocations_that_no_action_stands_for_are_evaluated():
+    """A method may hand out less than the least of the action map; its decision then counts as it is."""
+    task = protocol.task("SemCom/Training-v0", n=2)
+    solution = baselines.solve("training", task.params, task.instance, "fast")
+    thin = solution.allocation.bandwidth_hz.copy()
+    thin[:, 0] = 0.01 * task.params.total_bandwidth_hz / task.params.num_users
+    allocation = dataclasses.replace(solution.allocation, bandwidth_hz=thin)
+    outcome = task.problem.evaluate(task.params, task.instance, allocation)
+    assert outcome.feasible.all()
+    with pytest.raises(UnreachableError, match="bandwidth of device 0"):
+        task.problem.encode(task.params, task.instance, allocation)
+    objective, feasible = protocol._credit(task, np.arange(2), allocation)
+    np.testing.assert_array_equal(objective, outcome.objective)
+    assert feasible.all()
 
 
 def test_allocations_of_an_agent_that_chooses_are_evaluated(pairing):

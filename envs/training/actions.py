@@ -8,6 +8,7 @@ import numpy as np
 
 from semcom_gym.envs import simplex
 from semcom_gym.envs.arrays import Array, at_least, at_most, namespace, total
+from semcom_gym.envs.outcome import UnreachableError
 from semcom_gym.envs.training import physics
 from semcom_gym.envs.training.instance import Instance, Params
 from semcom_gym.envs.training.physics import Allocation
@@ -96,8 +97,8 @@ def decode(params: Params, instance: Instance, action: Array) -> Allocation:
 def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
     """The float64 action (n, 5 N) that decodes to ``allocation``.
 
-    Raises ValueError, naming the device, for an allocation that breaks a constraint or that lies below what an action
-    reaches (LEAST_SHARE, LEAST_SNR, LEAST_POWER, LEAST_CLOCKS).
+    Raises ValueError, naming the device, for an allocation that breaks a constraint, UnreachableError (a ValueError)
+    for one that lies below what an action reaches (LEAST_SHARE, LEAST_SNR, LEAST_POWER, LEAST_CLOCKS).
     """
     broken = [line for line in physics.diagnose(params, instance, allocation) if line]
     if broken:
@@ -130,7 +131,9 @@ def _require_reach(name: str, amount: Array, floor: Array | float) -> None:
     below = amount < floor * (1.0 - SLACK)
     if bool(below.any()):
         row, device = np.argwhere(below)[0]
-        raise ValueError(f"cannot encode: {name} of device {device} (instance {row}) is below what an action reaches")
+        raise UnreachableError(
+            f"cannot encode: {name} of device {device} (instance {row}) is below what an action reaches"
+        )
 
 
 def _level_to_action(share: Array, least: Array) -> Array:
