@@ -27,7 +27,8 @@ help:
 
 demo: $(VENV)/.all
 	$(BIN)/semcom-gym solve SemCom/CRRA-v0 --method crra -n 5 --trace runs/demo
-	$(BIN)/semcom-gym benchmark -n 50 --env SemCom/CRRA-v0 SemCom/CRRAUS-v0 SemCom/SFMA-v0 SemCom/ASCC-v0 --out results/demo
+	$(BIN)/semcom-gym benchmark -n 50 --env SemCom/CRRA-v0 SemCom/CRRAUS-v0 SemCom/SFMA-v0 SemCom/ASCC-v0 SemCom/Training-v0 \
+	--out results/demo
 	$(BIN)/semcom-gym benchmark -n 50 --env SemCom/SFMAPairing-v0 --method equal channel_pairing price_matching \
 	--out results/demo_pairing
 	@echo 'How the published algorithm converges: $(BIN)/tensorboard --logdir runs'
@@ -52,11 +53,13 @@ agents: $(VENV)/.all
 	$(TRAIN) --env SemCom/CRRAUS-v0 --preset select --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/SFMA-v0 --preset default --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/SFMA-v0 --preset tight --algo apg --seed $$seed; \
-	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo apg --seed $$seed; done
+	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/Training-v0 --preset default --algo apg --seed $$seed; done
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo ppo
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo sac --timesteps 50000
 	$(TRAIN) --env SemCom/SFMAPairing-v0 --preset default --algo maskable_ppo
 	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo ppo
+	$(TRAIN) --env SemCom/Training-v0 --preset default --algo ppo --timesteps 500000
 	$(TRAIN) --env SemCom/ASCC-v0 --set rate_action=absolute --algo apg --out runs/ASCC-v0_absolute_apg_seed0
 	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_default_apg)
 	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_hard_apg)
@@ -65,10 +68,13 @@ agents: $(VENV)/.all
 	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_tight_apg) -n 100
 	$(BIN)/semcom-gym ship runs/SFMAPairing-v0_default_maskable_ppo_seed0 -n 100
 	$(BIN)/semcom-gym ship $(call runs,ASCC-v0_default_apg) -n 100
+	$(BIN)/semcom-gym ship $(call runs,Training-v0_default_apg) -n 100
 
 BENCHMARK := $(BIN)/semcom-gym benchmark -n 200
 SFMA := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMA-v0
 ASCC := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/ASCC-v0
+TRAINING := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/Training-v0
+TRAINING_AGENTS = APG=$(call commas,$(call runs,Training-v0_default_apg))
 results: $(VENV)/.all
 	$(BENCHMARK) --prove --env SemCom/CRRA-v0 --preset default hard paper general
 	$(BENCHMARK) --prove --env SemCom/CRRAUS-v0 --preset select
@@ -91,10 +97,17 @@ results: $(VENV)/.all
 	$(ASCC) --preset default --set rate_action=absolute --method equal_mmse --refine 10 --search 10 \
 	--out docs/results/ascc_absolute --agent APG=runs/ASCC-v0_absolute_apg_seed0
 	$(ASCC) --preset hard two_user three_user paper --out docs/results/ascc_other
+	$(TRAINING) --prove --preset default paper hard large
+	$(TRAINING) --preset default --refine 10 --search 10 --out docs/results/training_default \
+	--agent $(TRAINING_AGENTS) PPO=runs/Training-v0_default_ppo_seed0
+	set -e; for users in 5 20 50; do $(TRAINING) --preset default --set num_users=$$users --refine 10 \
+	--method equal_bandwidth paper fast --agent $(TRAINING_AGENTS) --out docs/results/training_users_$$users; done
+	$(TRAINING) --preset paper hard large --out docs/results/training_other
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
 	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight
 	$(BIN)/semcom-gym figures ascc --out docs/results/figures/ascc
+	$(BIN)/semcom-gym figures training --bound --out docs/results/figures/training
 	$(BIN)/semcom-gym speed --out docs/results/speed.json
 
 lint: $(VENV)/.test

@@ -88,17 +88,18 @@ class PairNetwork(nn.Module):
     """Flat observations (n, N F + M P + G), M = N (N - 1) / 2, to rows of users (n, N, width) and pairs (n, M, width).
 
     user_features F, pair_features P, global_features G. mirror: see :func:`mirror`; None where no feature has a side.
-    blocks: entries of every user that follow the observation, block by block, as in a critic.
+    blocks: entries of every user that follow the observation, block by block, as in a critic. cell: whether users see
+    the G features.
     """
 
     def __init__(
         self, user_features: int, pair_features: int, global_features: int, width: int, depth: int,
-        mirror: Sequence[int] | None = None, blocks: int = 0,
+        mirror: Sequence[int] | None = None, blocks: int = 0, cell: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.user_features, self.pair_features = user_features, pair_features
-        self.global_features, self.blocks = global_features, blocks
-        self.embed_users = nn.Linear(user_features + global_features + blocks, width)
+        self.global_features, self.blocks, self.cell = global_features, blocks, cell
+        self.embed_users = nn.Linear(user_features + global_features * cell + blocks, width)
         self.embed_pairs = PairEmbedding(pair_features, mirror or range(pair_features), width)
         self.layers = nn.ModuleList(PairLayer(width) for _ in range(depth))
         self.user_norm, self.pair_norm = nn.LayerNorm(width), nn.LayerNorm(width)
@@ -120,7 +121,8 @@ class PairNetwork(nn.Module):
         n, users = flat.shape[0], self.users(flat.shape[1])
         sizes = [users * self.user_features, pairing.count(users) * self.pair_features, self.global_features]
         of_users, of_pairs, cell, entries = flat.split([*sizes, users * self.blocks], dim=1)
-        rows = [of_users.reshape(n, users, -1), cell[:, None, :].expand(-1, users, -1)]
+        rows = [of_users.reshape(n, users, -1)]
+        rows += [cell[:, None, :].expand(-1, users, -1)] if self.cell else []
         rows += [entries.reshape(n, self.blocks, users).transpose(1, 2)] if self.blocks else []
         return torch.cat(rows, dim=-1), of_pairs.reshape(n, -1, self.pair_features)
 

@@ -25,9 +25,10 @@ from torch import Tensor, nn
 from semcom_gym.agents.pair_network import PairNetwork, mirror
 from semcom_gym.envs.problems import ActionLayout, ObservationLayout
 
-SHAPE = ("user_features", "global_features", "blocks", "pair_features", "mirror", "width", "depth", "start")
-"""The policy_kwargs of a set policy: the sizes of the layout, units per row and layer, layers, and the action of every
-user before training, one number in (-1, 1) per block."""
+SHAPE = ("user_features", "global_features", "blocks", "pair_features", "mirror", "width", "depth", "start", "cell")
+"""The policy_kwargs of a set policy: the sizes of the layout, units per row and layer, layers, the action of every user
+before training, one number in (-1, 1) per block, and whether rows see the cell's own features (true if not given).
+Where those never change in training, a policy that sees them is at their mercy on any other number of users."""
 
 LOG_STD = -2.5  # of the exploration of PPO, A2C, SAC and TQC before training; -1 drowns the gradient in noise
 
@@ -77,17 +78,18 @@ class SetNetwork(nn.Module):
     """Flat observations (n, U F + G), with U K action entries behind them in a critic, to rows (n, U, width)."""
 
     def __init__(
-        self, user_features: int, global_features: int, blocks: int, width: int, depth: int, *, critic: bool
-    ) -> None:
+        self, user_features: int, global_features: int, blocks: int, width: int, depth: int, *, critic: bool,
+        cell: bool = True,
+    ) -> None:  # fmt: skip
         super().__init__()
-        self.user_features, self.global_features = user_features, global_features
+        self.user_features, self.global_features, self.cell = user_features, global_features, cell
         self.blocks = blocks if critic else 0
-        self.embed = nn.Linear(user_features + global_features + self.blocks, width)
+        self.embed = nn.Linear(user_features + global_features * cell + self.blocks, width)
         self.layers = nn.Sequential(*(SetLayer(width) for _ in range(depth)))
         self.norm = nn.LayerNorm(width)
 
     def fold(self, flat: Tensor) -> Tensor:
-        """Rows (n, U, F + G + K) of a flat input."""
+        """Rows (n, U, F + G + K) of a flat input, without G where rows do not see the cell's features."""
         n = flat.shape[0]
         users, rest = divmod(flat.shape[1] - self.global_features, self.user_features + self.blocks)
         if rest or users < 1:
@@ -95,7 +97,8 @@ class SetNetwork(nn.Module):
             raise ValueError(f"the length of a row must be {sizes}, got {flat.shape[1]}")
         cut = users * self.user_features
         rows = [flat[:, :cut].reshape(n, users, self.user_features)]
-        rows.append(flat[:, None, cut : cut + self.global_features].expand(-1, users, -1))
+        if self.cell:
+            rows.append(flat[:, None, cut : cut + self.global_features].expand(-1, users, -1))
         if self.blocks:
             rows.append(flat[:, cut + self.global_features :].reshape(n, self.blocks, users).transpose(1, 2))
         return torch.cat(rows, dim=-1)
@@ -156,7 +159,7 @@ class Shape:
     def network(self, critic: bool = False) -> nn.Module:
         """Rows of features of every user."""
         sizes = {name: self.kwargs[name] for name in ("user_features", "global_features")}
-        sizes |= {"width": self.width, "depth": self.kwargs.get("depth", 3)}
+        sizes |= {"width": self.width, "depth": self.kwargs.get("depth", 3), "cell": self.kwargs.get("cell", True)}
         if not self.kwargs.get("pair_features"):
             return SetNetwork(**sizes, blocks=self.blocks, critic=critic)
         pairs = {name: self.kwargs[name] for name in ("pair_features", "mirror")}

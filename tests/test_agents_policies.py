@@ -133,18 +133,28 @@ def test_missing_layout() -> None:
         SetPolicy(spaces.Box(-1, 1, (3,)), spaces.Box(-1, 1, (3,)), lambda _: 1e-3)
 
 
+@pytest.mark.parametrize("policy", [SetPolicy, SetActorCriticPolicy, SetSACPolicy])
+def test_rows_need_not_see_the_cell(policy: type) -> None:
+    (rows, cell), seeing = batch(4), make(policy, 4)
+    blind = make(policy, 4, cell=False)
+    for made, differs in ((seeing, True), (blind, False)):
+        with torch.no_grad():
+            actions = [made._predict(flat(rows, x), deterministic=True) for x in (cell, cell + 1.0)]
+        assert ((actions[0] - actions[1]).abs().max() > 1e-3) == differs
+
+
 # --- with features of pairs ----------------------------------------------------------------------------------------
 
 PAIRED = {"pair_features": 2, "mirror": [1, 0]}  # left and right change places with the users
 
 
-def make_paired(policy: type, users: int) -> Any:
+def make_paired(policy: type, users: int, **kwargs: Any) -> Any:
     torch.manual_seed(0)
     pairs = users * (users - 1) // 2
     observation = spaces.Box(-np.inf, np.inf, (users * FEATURES + 2 * pairs + GLOBALS,), np.float32)
     sizes = {"user_features": FEATURES, "global_features": GLOBALS, "blocks": BLOCKS, "width": 16, "depth": 2}
     action = spaces.Box(-1, 1, (users * BLOCKS,), np.float32)
-    made = policy(observation, action, lambda _: 1e-3, **sizes, **PAIRED)
+    made = policy(observation, action, lambda _: 1e-3, **sizes, **PAIRED, **kwargs)
     with torch.no_grad():
         for parameter in made.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
@@ -196,3 +206,12 @@ def test_the_same_weights_serve_any_number_of_users_in_pairs() -> None:
     large.load_state_dict(small.state_dict())
     with torch.no_grad():
         assert by_user(large(flat_paired(*batch(7), list(range(7))))).shape == (5, BLOCKS, 7)
+
+
+def test_rows_in_pairs_need_not_see_the_cell() -> None:
+    rows, cell = batch(5)
+    for cell_is_seen in (True, False):
+        made = make_paired(SetPolicy, 5, cell=cell_is_seen)
+        with torch.no_grad():
+            first, second = (made(flat_paired(rows, x, list(range(5)))) for x in (cell, cell + 1.0))
+        assert ((first - second).abs().max() > 1e-3) == cell_is_seen
