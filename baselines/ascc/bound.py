@@ -27,8 +27,8 @@ ROUNDS, MOVES = 20, 64  # of the search for a good allocation to begin with
 def prove(params: Params, instance: Instance, *, tolerance: float = 5e-4, max_nodes: int = 1_000_000) -> Bound:
     """A bound for every instance, within ``tolerance`` of the best known unless that takes more than ``max_nodes``.
 
-    tolerance: relative. max_nodes: boxes per instance; where they run out the bound is as valid, but looser.
-    ``best.iterations`` says how many there were.
+    tolerance: relative; where a distortion is steep, the step of its table may add one part in 1e4. max_nodes: boxes
+    per instance; where they run out the bound is as valid, but looser. ``best.iterations`` says how many there were.
     """
     validate.number("tolerance", tolerance, high=1.0)
     validate.integer("max_nodes", max_nodes)
