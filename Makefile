@@ -101,7 +101,9 @@ results: $(VENV)/.all
 	$(TRAINING) --preset default --refine 10 --search 10 --out docs/results/training_default \
 	--agent $(TRAINING_AGENTS) PPO=runs/Training-v0_default_ppo_seed0
 	set -e; for users in 5 20 50; do $(TRAINING) --preset default --set num_users=$$users --refine 10 \
-	--method equal_bandwidth paper fast --agent $(TRAINING_AGENTS) --out docs/results/training_users_$$users; done
+	--method equal_bandwidth paper fast --agent $(TRAINING_AGENTS) --out docs/results/training_users_$$users; \
+	$(TRAINING) --preset default --set num_users=$$users --set total_bandwidth_hz=$${users}e6 --refine 10 \
+	--method equal_bandwidth paper fast --agent $(TRAINING_AGENTS) --out docs/results/training_scaled_$$users; done
 	$(TRAINING) --preset paper hard large --out docs/results/training_other
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
