@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from semcom_gym import __version__
-from semcom_gym.benchmarks import commands_bench, commands_env, commands_ship, store
+from semcom_gym.benchmarks import commands_bench, commands_env, commands_ship, commands_transceivers, store
 from semcom_gym.benchmarks.errors import UserError, user_input
 
 EPILOG = """examples:
@@ -43,6 +43,7 @@ def parser() -> argparse.ArgumentParser:
     commands_env.add_to(subparsers)
     commands_bench.add_to(subparsers)
     commands_ship.add_to(subparsers)
+    commands_transceivers.add_to(subparsers)
     return top
 
 

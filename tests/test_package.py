@@ -66,10 +66,12 @@ THIRD_PARTIES = {
     "envs": (CORE, {"torch", "matplotlib", "rustworkx"}),
     "baselines": (CORE, {"cvxpy", "tqdm", "rustworkx"}),
     "agents": (CORE | TRAINING, {"matplotlib"}),
-    "transceivers": (CORE | {"torch", "tqdm"}, {"matplotlib"}),
+    "transceivers": (CORE | {"torch", "tqdm"}, {"PIL"}),
     "benchmarks": (CORE | {"tqdm"}, TRAINING | {"matplotlib", "cvxpy"}),
 }
-DISTRIBUTION = {"yaml": "pyyaml", "sb3_contrib": "sb3-contrib", "stable_baselines3": "stable-baselines3"}
+DISTRIBUTION = {
+    "yaml": "pyyaml", "PIL": "pillow", "sb3_contrib": "sb3-contrib", "stable_baselines3": "stable-baselines3",
+}  # fmt: skip
 
 
 def imports(path: Path) -> Iterator[tuple[str, bool]]:

@@ -1,4 +1,5 @@
-"""Learned transceivers: networks, channels, training and measurement of the curves that the environments read.
+"""Learned transceivers: images, channels, networks, training, and measurement of the curves that environments read.
 
-No network is part of this version; the curves in use are the papers' published ones (``semcom_gym.envs.curve``).
+Deep JSCC of images is here (``deepjscc``). The curves that the environments use by default are the papers' own
+(``semcom_gym.envs.curve``). Page: docs/transceivers.md.
 """

@@ -1,0 +1,75 @@
+"""Training loss of deep JSCC, and its PSNR over ratio and SNR on held-out crops."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from semcom_gym.envs import validate
+from semcom_gym.transceivers import metrics
+from semcom_gym.transceivers.deepjscc.network import DeepJSCC, ratio
+
+BATCH = 250
+ANCHOR = (16, 10.0)
+"""Feature maps and SNR [dB] of the figure that is followed during training: rho = 1/6, 10 dB."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Range:
+    """What a network is trained for: SNR uniform in [low_db, high_db], maps uniform from ``least_maps`` to all."""
+
+    low_db: float = -5.0
+    high_db: float = 20.0
+    least_maps: int = 3
+
+    def __post_init__(self) -> None:
+        for name in ("low_db", "high_db"):
+            validate.number(name, getattr(self, name), low=-30.0, high=40.0, open_low=False)
+        validate.integer("least_maps", self.least_maps)
+        if self.low_db > self.high_db:
+            raise ValueError(f"low_db {self.low_db:g} exceeds high_db {self.high_db:g}")
+
+
+def loss(network: DeepJSCC, images: Tensor, generator: torch.Generator, span: Range, medium: str = "awgn") -> Tensor:
+    """Mean squared error over images, each at a random SNR and a random ratio.
+
+    The logarithm of the error, image by image, would be the mean PSNR itself, but learns several times more slowly.
+    """
+    n, most = len(images), network.config.maps
+    uniform = torch.rand(n, generator=generator, device=images.device)
+    snr_db = span.low_db + (span.high_db - span.low_db) * uniform
+    maps = torch.randint(span.least_maps, most + 1, (n,), generator=generator, device=images.device)
+    return metrics.mse(network(images, snr_db, maps, medium, generator), images).mean()
+
+
+@torch.no_grad()
+def psnr_db(
+    network: DeepJSCC, crops: Tensor, maps: Sequence[int], snr_db: float, *, seed: int = 0, medium: str = "awgn"
+) -> list[dict[str, float]]:
+    """PSNR at one SNR for each number of maps: ``ratio``, ``snr_db``, mean ``psnr_db`` over crops and its ``error``.
+
+    crops: uint8 (n, 3, H, W). The noise is the same for every SNR and ratio, but for its power, so that differences
+    between points of the surface are not those of the draw. error: standard error of the mean.
+    """
+    if len(crops) < 2:
+        raise ValueError(f"a mean with an error needs at least 2 crops, got {len(crops)}")
+    network.eval()
+    where = next(network.parameters()).device
+    points = []
+    for count in maps:
+        generator = torch.Generator(where)
+        values = []
+        for k, part in enumerate(crops.split(BATCH)):
+            images = part.to(where).float() / 255.0
+            generator.manual_seed(seed * 1_000_003 + k)
+            n = len(images)
+            link = (torch.full((n,), float(snr_db), device=where), torch.full((n,), count, device=where))
+            values.append(metrics.psnr_db(network(images, *link, medium, generator), images).double().cpu())
+        psnr = torch.cat(values)
+        error = float(psnr.std()) / math.sqrt(len(psnr))
+        points.append({"ratio": ratio(count), "snr_db": float(snr_db), "psnr_db": float(psnr.mean()), "error": error})
+    return points

@@ -1,0 +1,167 @@
+"""Training of the universal deep JSCC network on crops of photos."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from semcom_gym.envs import validate
+from semcom_gym.transceivers import checkpoint, data
+from semcom_gym.transceivers import train as training
+from semcom_gym.transceivers.deepjscc import measure
+from semcom_gym.transceivers.deepjscc.network import SIDE, Config, DeepJSCC
+
+KIND = "deepjscc"
+FOLLOWED = 500  # validation crops that the anchor's PSNR is followed on
+STREAMS = {"train": 0, "validation": 1, "test": 2}
+
+
+@dataclasses.dataclass(frozen=True)
+class Size:
+    """How much work a profile is. width: of the network. side: of the crops. crops: to train on, repeats counted, in
+    batches of ``batch``; pool: different ones among them. tested: crops of the held-out pictures.
+    """
+
+    width: int
+    side: int
+    crops: int
+    batch: int
+    pool: int
+    tested: int
+    maps: int = 32
+    learning_rate: float = 2e-3
+
+    def __post_init__(self) -> None:
+        for name in ("width", "crops", "batch", "pool", "maps"):
+            validate.integer(name, getattr(self, name))
+        validate.integer("tested", self.tested, low=2)
+        if self.side < SIDE or self.side % SIDE:
+            raise ValueError(f"side must be a multiple of {SIDE}, got {self.side}")
+
+
+SIZES = {
+    "small": Size(width=32, side=32, crops=1_000_000, batch=64, pool=40_000, tested=2_000),
+    "full": Size(width=128, side=64, crops=15_000_000, batch=256, pool=100_000, tested=5_000, learning_rate=1e-3),
+}
+"""small: for a CPU. full: for a GPU."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network, the record of its training, what decided the result, and the SHA-256 of the weights."""
+
+    network: DeepJSCC
+    record: dict[str, Any]
+    identity: dict[str, Any]
+    weights_sha256: str
+
+
+def crops(sets: Sequence[str | Path], split: str, side: int, count: int, seed: int) -> tuple[Tensor, dict[str, Any]]:
+    """``count`` crops (count, 3, side, side), uint8, of image sets in equal parts, and where they come from.
+
+    split: ``train``, ``validation`` or ``test``.
+    Raises ValueError for an unknown set, two sets of one name or too few crops.
+    """
+    validate.choice("split", split, STREAMS)
+    if not sets:
+        raise ValueError("name at least one set of images")
+    if count < len(sets):
+        raise ValueError(f"{count} crops of {len(sets)} sets: at least one of each is needed")
+    generator = np.random.default_rng([seed, STREAMS[split]])
+    parts, sources = [], {}
+    for k, name in enumerate(sets):
+        images = data.load(name, split)
+        share = count // len(sets) + (k < count % len(sets))
+        parts.append(torch.from_numpy(data.crops(images, side, share, generator)))
+        if images.name in sources:
+            raise ValueError(f"two sets of images have the name {images.name!r}")
+        sources[images.name] = {
+            "images": len(images), "sha256": images.sha256, "licence": images.licence, "source": images.source,
+        }  # fmt: skip
+    return torch.cat(parts), sources
+
+
+def psnr_by_picture(
+    trained: Trained, sets: Sequence[str | Path], side: int, *, pictures: int, count: int, seed: int = 0
+) -> list[float]:
+    """PSNR [dB] at the anchor of each of the first held-out pictures, ``pictures`` of every set, by ``count`` crops.
+
+    Crops of one picture are alike, so that only the spread over pictures says what another set of them would give.
+    """
+    maps, snr_db = measure.ANCHOR
+    generator = np.random.default_rng([seed, STREAMS["test"]])
+    found = []
+    for name in sets:
+        for image in data.load(name, "test").images[:pictures]:
+            part = torch.from_numpy(data.crops([image], side, count, generator))
+            point = measure.psnr_db(trained.network, part, [min(maps, trained.network.config.maps)], snr_db, seed=seed)
+            found.append(point[0]["psnr_db"])
+    return found
+
+
+def train(
+    sets: Sequence[str | Path],
+    size: Size,
+    *,
+    path: str | Path,
+    seed: int = 0,
+    device: str = "cpu",
+    span: measure.Range = measure.Range(),  # noqa: B008 (frozen)
+    medium: str = "awgn",
+    tensorboard: str | Path | None = None,
+    progress: bool = True,
+) -> Trained:
+    """Train on the ``train`` split of image sets, or go on from the checkpoint at ``path``.
+
+    span: SNRs and ratios trained for. medium: ``awgn`` or ``rayleigh``. tensorboard: folder of a log.
+    Raises ValueError, in one line, for a bad value, set, device or checkpoint.
+    """
+    where = training.device(device)
+    config = Config(size.width, size.maps)
+    settings = training.Settings(size.crops, size.batch, size.learning_rate, seed=seed)
+    pool, sources = crops(sets, "train", size.side, size.pool, seed)
+    followed, _ = crops(sets, "validation", size.side, FOLLOWED, seed)
+    identity = {
+        "network": dataclasses.asdict(config),
+        "range": dataclasses.asdict(span),
+        "channel": medium,
+        "crops": {"side": size.side, "pool": size.pool},
+        "data": {name: {k: v for k, v in item.items() if k != "source"} for name, item in sources.items()},
+        "device": where.type,
+    }
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = DeepJSCC(config)
+    pool = pool.to(where)
+
+    def sample(rng: np.random.Generator, count: int) -> Tensor:
+        return pool[torch.from_numpy(rng.integers(len(pool), size=count)).to(where)]
+
+    def evaluate(network: nn.Module) -> dict[str, float]:
+        maps, snr_db = measure.ANCHOR
+        point = measure.psnr_db(network, followed, [min(maps, config.maps)], snr_db, seed=seed, medium=medium)[0]
+        return {"psnr_db": point["psnr_db"]}
+
+    record = training.train(
+        network, settings, sample, functools.partial(measure.loss, span=span, medium=medium), path=path, kind=KIND,
+        identity=identity, evaluate=evaluate, where=where, tensorboard=tensorboard, progress=progress,
+    )  # fmt: skip
+    whole = {**identity, "training": dataclasses.asdict(settings)}
+    return Trained(network, record, whole, checkpoint.weights_hash(network.state_dict()))
+
+
+def load(path: str | Path, device: str = "cpu") -> Trained:
+    """A trained network from its checkpoint. Raises ValueError, in one line, for a file that is not one."""
+    content = checkpoint.load(path, KIND, training.KEYS)
+    network = DeepJSCC(Config(**content["identity"]["network"]))
+    checkpoint.load_weights(network, content["weights"], path)
+    network.to(training.device(device), memory_format=torch.channels_last).eval()  # as in training, to the last bit
+    digest = checkpoint.weights_hash(content["weights"])
+    return Trained(network, content["record"], content["identity"], digest)
