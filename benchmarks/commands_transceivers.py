@@ -49,6 +49,7 @@ def add_to(commands: Any) -> None:
 
 def _data(args: argparse.Namespace) -> Job:
     from semcom_gym.transceivers import data
+    from semcom_gym.transceivers.data.fetch import check
 
     validate.choice("action", args.action, ("fetch", "list"))
     if args.action == "list":
@@ -56,8 +57,7 @@ def _data(args: argparse.Namespace) -> Job:
             raise ValueError(f"data list takes no names, got {' '.join(args.sets)}")
         return Job(lambda: {"sets": data.table()}, lambda found: data.describe(found["sets"]))
     names = args.sets or list(data.FETCHED)
-    for name in names:
-        validate.choice("set to fetch", name, data.FETCHED)
+    check(names)
     return Job(
         lambda: _fetch(names),
         lambda found: data.describe(found["sets"]),
