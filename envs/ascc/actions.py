@@ -86,16 +86,18 @@ def _index(params: Params, sinr: Array, entry: Array) -> Array:
     """Codec indices (n, K) of rate entries (n, K).
 
     ``relative``: the codec of least distortion at the SINR, moved by round((N - 1) a |a|) places; ``absolute``: the
-    codec round((N - 1) (a + 1) / 2), whatever the SINR. Both kept within the table.
+    codec round((N - 1) (a + 1) / 2), whatever the SINR. Both kept within the table. The latter has the gradient of the
+    interpolated tables; the former has none, as its best entry is 0 and needs no search.
     """
     xp = namespace(entry)
     last = physics.like(params.rate_counts - 1.0, entry)
-    if params.rate_action == "relative":
+    relative = params.rate_action == "relative"
+    if relative:
         soft = physics.best_index(params, sinr) + last * entry * xp.abs(entry)
     else:
         soft = 0.5 * last * (entry + 1.0)
     hard = xp.minimum(at_least(xp.round(soft), 0.0), last)
-    return straight_through(hard, soft)
+    return hard if relative else straight_through(hard, soft)
 
 
 def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
