@@ -91,13 +91,11 @@ def _index(params: Params, sinr: Array, entry: Array) -> Array:
     """
     xp = namespace(entry)
     last = physics.like(params.rate_counts - 1.0, entry)
-    relative = params.rate_action == "relative"
-    if relative:
-        soft = physics.best_index(params, sinr) + last * entry * xp.abs(entry)
-    else:
-        soft = 0.5 * last * (entry + 1.0)
-    hard = xp.minimum(at_least(xp.round(soft), 0.0), last)
-    return hard if relative else straight_through(hard, soft)
+    if params.rate_action == "relative":
+        wish = physics.best_index(params, sinr) + last * entry * xp.abs(entry)
+        return xp.minimum(at_least(xp.round(wish), 0.0), last)
+    soft = 0.5 * last * (entry + 1.0)  # within the table, as the entry is within [-1, 1]
+    return straight_through(xp.round(soft), soft)
 
 
 def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
