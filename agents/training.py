@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
 from stable_baselines3.common.logger import configure
@@ -34,6 +33,7 @@ from semcom_gym.agents.policies import space_kwargs
 from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import default_preset, validate
+from semcom_gym.envs.arrays import usable_device
 from semcom_gym.envs.files import write_atomically
 
 PACKAGES = ("numpy", "gymnasium", "torch", "stable-baselines3", "sb3-contrib")
@@ -147,10 +147,7 @@ def _command(identity: dict[str, Any]) -> str:
 
 def _backend(algo: str, device: str) -> dict[str, str]:
     """Where the environment computes: APG needs torch, and there the device of the model."""
-    try:
-        torch.empty(0, device=torch.device(device))
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
+    usable_device(device)
     return {"backend": "torch", "device": device} if algo == "apg" else {}
 
 

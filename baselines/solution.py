@@ -142,6 +142,11 @@ def require(module: str, what: str) -> None:
         raise ModuleNotFoundError(f"{what} needs {module}: pip install 'semcom-gym[{extra}]'") from None
 
 
+def cvxpy() -> Any:
+    """The module cvxpy, imported by those methods only that need it: that takes a second."""
+    return importlib.import_module("cvxpy")
+
+
 def _room(problem: str) -> Any:
     find_problem(problem)  # names the valid ones
     return importlib.import_module(f"semcom_gym.baselines.{problem}")

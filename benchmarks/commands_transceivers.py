@@ -13,6 +13,7 @@ from semcom_gym.benchmarks import store
 from semcom_gym.benchmarks.commands import Job, add
 from semcom_gym.benchmarks.errors import user_input
 from semcom_gym.envs import validate
+from semcom_gym.envs.arrays import usable_device
 
 NETWORKS = ("deepjscc",)
 
@@ -80,12 +81,11 @@ def _profile(args: argparse.Namespace) -> Job:
     for module in ("torch", "tqdm", "matplotlib", "tensorboard"):
         baselines.solution.require(module, "profile")
     from semcom_gym.benchmarks import profiles
-    from semcom_gym.transceivers import train
     from semcom_gym.transceivers.deepjscc import training
 
     validate.choice("size", args.size, training.SIZES)
     validate.integer("seed", args.seed, low=0)
-    train.device(args.device)
+    usable_device(args.device)
     size = training.SIZES[args.size]
     if args.crops is not None:
         size = dataclasses.replace(size, crops=args.crops)

@@ -127,15 +127,7 @@ def fingerprint(params: Any, instance: Any) -> str:
     Instances enter in float32, so that the last bit of another machine's logarithm does not matter.
     """
     fields = {f.name: np.asarray(getattr(instance, f.name), np.float32) for f in dataclasses.fields(instance)}
-    return store.digest({"params": params, "curves": _curves(params), "instance": fields})
-
-
-def _curves(params: Any) -> Any:
-    """The numbers behind the curves that parameters name, as a user's file may change under its name."""
-    for name in ("curve_table", "psnr_parameters"):
-        if hasattr(params, name):
-            return getattr(params, name)
-    return {name: value for name, value in vars(params.profile).items() if not name.startswith("_")}
+    return store.digest({"params": params, "curves": params.curve_numbers, "instance": fields})
 
 
 def play(task: Task, rows: Array, act: Callable[[Any, Any], Array]) -> tuple[Array, Array, float]:

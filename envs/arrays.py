@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -83,9 +83,37 @@ def frozen(x: Array) -> Array:
     return x.detach() if is_torch(x) else x
 
 
+def like(table: np.ndarray[Any, Any], x: Array) -> Array:
+    """A constant table in the library and on the device of ``x``, in its type if the table holds fractions."""
+    fractions = table.dtype.kind == "f"
+    if isinstance(x, np.ndarray):
+        return table.astype(x.dtype) if fractions else table
+    return namespace(x).asarray(table, dtype=x.dtype if fractions else None, device=x.device)
+
+
+def flat(blocks: Sequence[Array], cell: Sequence[float]) -> Array:
+    """Blocks of rows (n, ...) unrolled one after another, then numbers that all n have in common: (n, d)."""
+    first = blocks[0]
+    xp, n = namespace(first), first.shape[0]
+    last = xp.broadcast_to(xp.asarray(cell, dtype=first.dtype, device=first.device), (n, len(cell)))
+    return xp.concat([*(xp.reshape(block, (n, -1)) for block in blocks), last], axis=-1)
+
+
 def straight_through(hard: Array, soft: Array) -> Array:
     """The value of ``hard`` with the gradient of ``soft`` (torch); ``hard`` itself in NumPy."""
     return hard + (soft - soft.detach()) if is_torch(soft) else hard
+
+
+def usable_device(name: str) -> Any:
+    """The torch device of that name. Raises ValueError, in one line, if it cannot be used."""
+    import torch
+
+    try:
+        found = torch.device(name)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
+    return found
 
 
 def to_numpy(x: Array) -> np.ndarray[Any, Any]:

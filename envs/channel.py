@@ -63,3 +63,8 @@ def digit_normal(digit: Array) -> Array:
 def db_to_linear(value_db: Array) -> Array:
     """10 ** (x / 10)."""
     return np.exp(value_db * 0.23025850929940458)
+
+
+def dbm_to_w(power_dbm: float) -> float:
+    """Watts of a power in dBm."""
+    return float(10.0 ** (power_dbm / 10.0) * 1e-3)

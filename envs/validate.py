@@ -48,6 +48,12 @@ def integer(name: str, value: Any, *, low: int = 1) -> None:
         raise ValueError(f"{name} must be >= {low}, got {value}")
 
 
+def not_above(name: str, value: float, limit_name: str, limit: float) -> None:
+    """Raise ValueError if ``value`` exceeds the value of another field."""
+    if value > limit:
+        raise ValueError(f"{name} {value:g} exceeds {limit_name} {limit:g}")
+
+
 def interval(name: str, value: Sequence[float] | None) -> None:
     """Raise unless ``value`` is None or a pair 0 < low <= high."""
     if value is None:

@@ -10,7 +10,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, concatenate, is_torch, namespace
+from semcom_gym.envs.arrays import Array, concatenate, is_torch, namespace, usable_device
 from semcom_gym.envs.core import Setup
 from semcom_gym.envs.outcome import Outcome
 
@@ -213,12 +213,6 @@ def _torch_device(backend: str, device: str) -> Any:
             raise ValueError(f"device {device!r} needs backend='torch'")
         return "cpu"
     try:
-        import torch
+        return usable_device(device)
     except ModuleNotFoundError:
         raise ModuleNotFoundError("backend='torch' needs torch: pip install 'semcom-gym[agents]'") from None
-    try:
-        found = torch.device(device)
-        torch.empty(0, device=found)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {device!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return found

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from training_starts import batch, shares
 
 from semcom_gym import baselines
-from semcom_gym.baselines.training import METHODS, paper
+from semcom_gym.baselines.training import METHODS, p3, paper
 from semcom_gym.envs.training import physics
 
 OURS = ("paper", "paper_direct", "paper_random", "paper_multistart")
@@ -43,7 +43,7 @@ def test_algorithm_3_does_not_move() -> None:
     assert np.all(found.iterations == 2)
     np.testing.assert_allclose(found.trace[:, 2:], found.trace[:, 1:2].repeat(2, 1), rtol=1e-9)
     assert np.all(found.trace[:, 0] / found.trace[:, 1] < 1.005)
-    first = paper._compute(params, instance, *shares(params, instance))
+    first = p3.allocate(params, instance, *shares(params, instance))
     before = physics.evaluate(params, instance, first).terms["time_s"].max(-1)
     after = physics.evaluate(params, instance, found.allocation).terms["time_s"].max(-1)
     np.testing.assert_allclose(after, before, rtol=1e-9)

@@ -9,7 +9,7 @@ import pytest
 import scipy.optimize
 from training_starts import batch, energy, p4_of, started
 
-from semcom_gym.baselines.training import p3, p4, paper, sumratio
+from semcom_gym.baselines.training import p3, p4, sumratio
 from semcom_gym.envs.training import physics
 
 LN2 = np.log(2.0)
@@ -256,7 +256,7 @@ def test_with_33a_as_printed_p4_lowers_every_snr_to_its_floor_and_the_sum_rises(
     power, bandwidth = p4.direct(task)
     np.testing.assert_allclose(power / (task.noise * bandwidth), floor, rtol=1e-6)
     equal = np.full_like(power, params.total_bandwidth_hz / params.num_users)  # any split costs the same
-    after = paper._compute(params, instance, power * equal / bandwidth, equal)
+    after = p3.allocate(params, instance, power * equal / bandwidth, equal)
     moved = physics.evaluate(params, instance, after)
     assert np.all(moved.violation["psnr"] < 1e-6)
     assert np.all(moved.objective > 1.5 * physics.evaluate(params, instance, now).objective)

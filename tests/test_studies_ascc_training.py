@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 
 from semcom_gym import baselines, envs
-from semcom_gym.baselines.ascc import fast
+from semcom_gym.baselines.ascc import fast, minors
 from semcom_gym.envs.ascc import actions, physics
 
 pytestmark = pytest.mark.slow
@@ -39,7 +39,7 @@ def test_little_off_the_best_powers_is_much_off_the_best_objective() -> None:
     """5 % of disturbance in the dual powers costs about 1.2 %: every user stands just past a cliff."""
     params = ASCC.preset("default")
     instances = ASCC.sample_split(params, "validation", 100)
-    dual = fast.search(params, instances, 20, 64)
+    dual = fast.search(params, minors.Gains(instances), 20, 64)
     best = physics.best_distortion(params, actions.realise(instances, dual)[2]) @ params.weight
     rng = np.random.default_rng(0)
     loss = []

@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from semcom_gym.envs.arrays import usable_device
 from semcom_gym.transceivers import checkpoint, train
 
 torch.set_num_threads(1)
@@ -144,7 +145,7 @@ def test_a_loss_that_is_not_finite_is_said(tmp_path: Path) -> None:
 
 def test_a_device_that_is_not_there() -> None:
     with pytest.raises(ValueError, match="device 'abacus' cannot be used"):
-        train.device("abacus")
+        usable_device("abacus")
 
 
 # --- checkpoints -----------------------------------------------------------------------------------------------------

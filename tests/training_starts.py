@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from semcom_gym import envs
-from semcom_gym.baselines.training import p4, paper
+from semcom_gym.baselines.training import p3, p4, paper
 from semcom_gym.envs.training import physics
 from semcom_gym.envs.training.physics import Allocation
 
@@ -31,7 +31,7 @@ def shares(params: Any, instance: Any, seed: int | None = None) -> tuple[np.ndar
 def started(preset: str, n: int, seed: int | None = None, **overrides: Any) -> tuple[Any, Any, Allocation]:
     """Instances where P3 has a solution at the start, and that solution."""
     params, instance = batch(preset, n, **overrides)
-    first = paper._compute(params, instance, *shares(params, instance, seed))
+    first = p3.allocate(params, instance, *shares(params, instance, seed))
     good = np.flatnonzero([not why for why in physics.diagnose(params, instance, first)])
     assert len(good) >= n // 4
     return params, instance[good], first[good]

@@ -62,15 +62,6 @@ class Settings:
         return math.ceil(self.images / self.batch)
 
 
-def device(name: str) -> torch.device:
-    """The device of that name. Raises ValueError, in one line, if it cannot be used."""
-    try:
-        torch.empty(0, device=name)
-        return torch.device(name)
-    except (RuntimeError, AssertionError) as error:
-        raise ValueError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-
-
 def train(
     network: nn.Module,
     settings: Settings,

@@ -35,8 +35,8 @@ def prove(params: Params, instance: Instance, *, tolerance: float = 5e-4, max_no
     gains, proofs, seconds = minors.Gains(instance), [], []
     for i in range(len(instance)):
         started = time.perf_counter()
-        known = fast.search(params, instance[i], ROUNDS, MOVES)[0]
-        proofs.append(_Proof(params, gains[i : i + 1], known, tolerance))
+        own = gains[i : i + 1]
+        proofs.append(_Proof(params, own, fast.search(params, own, ROUNDS, MOVES)[0], tolerance))
         proofs[-1].run(max_nodes)
         seconds.append(time.perf_counter() - started)
     allocation = fast.at(params, instance, np.stack([proof.power for proof in proofs]))

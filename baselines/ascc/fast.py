@@ -39,7 +39,8 @@ def solve(params: Params, instance: Instance, *, rounds: int = 12, moves: int | 
     validate.integer("moves", moves)
     started = time.perf_counter()
     dual = np.concat([
-        search(params, instance[start : start + CHUNK], rounds, moves) for start in range(0, len(instance), CHUNK)
+        search(params, minors.Gains(instance[start : start + CHUNK]), rounds, moves)
+        for start in range(0, len(instance), CHUNK)
     ])  # fmt: skip
     return package("ascc", params, instance, at(params, instance, dual), started, iterations=np.full(len(dual), rounds))
 
@@ -50,10 +51,10 @@ def at(params: Params, instance: Instance, dual: Array) -> Allocation:
     return Allocation(power, beam.real, beam.imag, physics.best_index(params, sinr))
 
 
-def search(params: Params, instance: Instance, rounds: int, moves: int) -> Array:
-    """Dual uplink powers (n, K)."""
-    n, users = len(instance), params.num_users
-    gains, values = minors.Gains(instance), minors.values(params)
+def search(params: Params, gains: minors.Gains, rounds: int, moves: int) -> Array:
+    """Dual uplink powers (n, K) for the instances of ``gains``."""
+    n, users = len(gains), params.num_users
+    values = minors.values(params)
     points = params.max_power_w * lattice(users)
     found = values.near(points * gains.at(points)).sum(1)
     kept = min(MOST_SEEDS, max(users * (users - 1) // 2, 1))

@@ -51,6 +51,9 @@ class Gains:
         outside = ~member.T
         return np.concat([minor[:, with_user.T] * outside, minor[:, None] * outside], axis=1)
 
+    def __len__(self) -> int:
+        return len(self.gram)
+
     def __getitem__(self, rows: slice) -> Gains:
         part = object.__new__(Gains)
         part.gram, part.users, part.by_minors = self.gram[rows], self.users, self.by_minors

@@ -20,6 +20,7 @@ import numpy as np
 import scipy.special
 
 from semcom_gym.baselines.ascc.relaxed import Codecs, hazard
+from semcom_gym.baselines.solution import cvxpy
 from semcom_gym.envs.arrays import Array
 from semcom_gym.envs.ascc.rates import LN10, TINY_SINR
 
@@ -41,7 +42,7 @@ class Program:
     """
 
     def __init__(self, count: int) -> None:
-        cp = _cvxpy()
+        cp = cvxpy()
         self.power, low, high, root, argument, rest = (cp.Variable(count) for _ in range(6))
         signed = ("argument_root", "min_power", "min_low", "max_low", "max_root")
         positive = ("harm", "steep", "floor", "log", "root_argument", "bow_argument", "bow_root", "root_high")
@@ -74,7 +75,7 @@ class Program:
         """From each of SOLVERS in turn that has an answer: its place among them, whether the answer is accurate, and
         the increments of the powers in P_max / K.
         """
-        cp = _cvxpy()
+        cp = cvxpy()
         for name, value in values.items():
             self.given[name].value = value
         for order, (solver, options) in enumerate(SOLVERS):
@@ -86,12 +87,6 @@ class Program:
                 continue
             if self.problem.status in (cp.OPTIMAL, cp.OPTIMAL_INACCURATE) and np.isfinite(self.power.value).all():
                 yield order, self.problem.status == cp.OPTIMAL, self.power.value
-
-
-def _cvxpy() -> Any:
-    import cvxpy  # takes a second; only this method needs it
-
-    return cvxpy
 
 
 @functools.lru_cache(maxsize=64)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from semcom_gym.baselines.solution import cvxpy
 from semcom_gym.envs.arrays import Array
 
 
@@ -26,7 +27,7 @@ class Program:
     """
 
     def __init__(self, count: int, success: str, printed: bool) -> None:
-        cp = _cvxpy()
+        cp = cvxpy()
         b, p, s, u, v, y = (cp.Variable(count, nonneg=True) for _ in range(6))
         self.b, self.p = b, p
         names = ("slope", "growth", "bandwidth", "power", "min_bandwidth", "min_power", "log_lift", "lift")
@@ -53,7 +54,7 @@ class Program:
         spectral efficiency at the iterate. bandwidth, power: iterate over its budget. min_bandwidth, min_power:
         floor over iterate.
         """
-        cp = _cvxpy()
+        cp = cvxpy()
         lift = -1.0 / np.expm1(-growth)
         for name, value in (values | {"growth": growth, "lift": lift, "log_lift": np.log(lift)}).items():
             self.given[name].value = value
@@ -66,12 +67,6 @@ class Program:
         if self.b.value is None or not (np.isfinite(self.b.value).all() and np.isfinite(self.p.value).all()):
             return f"Clarabel: {self.problem.status}"
         return self.b.value, self.p.value
-
-
-def _cvxpy() -> Any:
-    import cvxpy  # takes a second; only these methods need it
-
-    return cvxpy
 
 
 @functools.lru_cache(maxsize=64)

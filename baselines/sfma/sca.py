@@ -16,11 +16,11 @@ from __future__ import annotations
 
 import functools
 import warnings
-from typing import Any
 
 import numpy as np
 import scipy.special
 
+from semcom_gym.baselines.solution import cvxpy
 from semcom_gym.envs.arrays import Array, largest, total
 from semcom_gym.envs.sfma import limits, physics
 from semcom_gym.envs.sfma.instance import Params
@@ -78,7 +78,7 @@ class Program:
     """(35) for ``groups`` groups; power in units of Pmax / K, bandwidth of Bmax / K, rates of nat times that."""
 
     def __init__(self, groups: int, energy: str) -> None:
-        cp = _cvxpy()
+        cp = cvxpy()
         self.power, self.bandwidth = p, b = cp.Variable(groups, nonneg=True), cp.Variable(groups, nonneg=True)
         both_p, both_b, rate = cp.vstack([p, p]), cp.vstack([b, b]), cp.Variable((2, groups))  # of both users
         signed = {"lift_hz": 2, "lift_watt": 2, "lift": 2, "hz": 2, "watt": 2, "nat": 2, "slope": 1, "constant": 1}
@@ -114,7 +114,7 @@ class Program:
 
         Raises ArithmeticError where Clarabel finds neither.
         """
-        cp = _cvxpy()
+        cp = cvxpy()
         for name, parameter in self.given.items():
             parameter.value = values[name]
         try:
@@ -128,12 +128,6 @@ class Program:
         if self.power.value is None or not np.isfinite([self.power.value, self.bandwidth.value]).all():
             raise ArithmeticError(f"Clarabel: {self.problem.status}")
         return self.power.value, self.bandwidth.value
-
-
-def _cvxpy() -> Any:
-    import cvxpy  # takes a second; only these methods need it
-
-    return cvxpy
 
 
 @functools.lru_cache(maxsize=64)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import scipy.special
 
-from semcom_gym.baselines.solution import INFEASIBLE, Solution
+from semcom_gym.baselines.solution import INFEASIBLE, Solution, cvxpy
 from semcom_gym.baselines.training import fast
 from semcom_gym.baselines.training.device import LN2
 from semcom_gym.envs import validate
@@ -41,12 +41,6 @@ def solve(params: Params, instance: Instance, *, terms: int = 40) -> Solution:
     return dataclasses.replace(found, status=[why or had for why, had in zip(failed, found.status, strict=True)])
 
 
-def _cvxpy() -> Any:
-    import cvxpy  # takes a second; only this method needs it
-
-    return cvxpy
-
-
 def _solve_again(params: Params, instance: Instance, terms: int) -> tuple[Allocation, str]:
     for more in AGAIN:
         found, why = _solve(params, instance, terms + more)
@@ -57,7 +51,7 @@ def _solve_again(params: Params, instance: Instance, terms: int) -> tuple[Alloca
 
 def _solve(params: Params, instance: Instance, terms: int) -> tuple[Allocation, str]:
     """The allocation of one instance, and why there is none."""
-    cp = _cvxpy()
+    cp = cvxpy()
     users = params.num_users
     cycles, bs_cycles = params.samples * instance.device_cycles[0], params.samples * instance.bs_cycles[0]
     load = params.min_ratio * params.round_bit * LN2

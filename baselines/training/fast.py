@@ -52,17 +52,18 @@ def _quick(params: Params, instance: Instance) -> Allocation:
     reach = params.max_power_w * instance.gain / params.noise_psd_w_hz
     band = np.minimum(params.total_bandwidth_hz / params.num_users, reach / needed)
     power, bs_clock = (np.full_like(band, cap) for cap in (params.max_power_w, params.max_bs_frequency_hz))
-    ratio = np.clip(
-        physics.needed_ratio(params, instance.min_psnr_db, reach / band), params.min_ratio, params.max_ratio
-    )
+    ratio = physics.least_ratio(params, instance.min_psnr_db, reach / band)
     return Allocation(power, band, instance.max_frequency_hz, bs_clock, ratio)
 
 
 def scored(params: Params, instance: Instance, allocation: Allocation, started: float, **fields: Any) -> Solution:
     """A Solution whose status names the device that breaks a constraint. fields: as in :func:`package`."""
     found = package("training", params, instance, allocation, started, **fields)
-    lines = physics.diagnose(params, instance, allocation)
-    status = [f"{INFEASIBLE}: {line}" if line else had for line, had in zip(lines, found.status, strict=True)]
+    broken = np.flatnonzero(~found.feasible)
+    status = list(found.status)
+    if len(broken):
+        for row, line in zip(broken, physics.diagnose(params, instance[broken], allocation[broken]), strict=True):
+            status[row] = f"{INFEASIBLE}: {line}"
     return dataclasses.replace(found, status=status)
 
 

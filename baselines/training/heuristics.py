@@ -86,11 +86,7 @@ def fhrho_only(params: Params, instance: Instance) -> Solution:
     """Scheme (iv), P3 (18) alone: best f, h, rho and T at the p and B of average allocation."""
     started = time.perf_counter()
     first = average_allocation(params, instance)
-    snr = physics.snr(params, instance.gain, first.power_w, first.bandwidth_hz)
-    ratio = np.clip(physics.needed_ratio(params, instance.min_psnr_db, snr), params.min_ratio, params.max_ratio)
-    upload_s = physics.upload_time(params, ratio, physics.rate(first.bandwidth_hz, snr))
-    clocks = p3.solve(params, instance, upload_s)
-    found = Allocation(first.power_w, first.bandwidth_hz, clocks.device_hz, clocks.bs_hz, ratio)
+    found = p3.allocate(params, instance, first.power_w, first.bandwidth_hz)
     return fast.scored(params, instance, found, started)
 
 

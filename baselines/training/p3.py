@@ -11,7 +11,9 @@ import dataclasses
 import numpy as np
 
 from semcom_gym.envs.arrays import Array, Batch
+from semcom_gym.envs.training import physics
 from semcom_gym.envs.training.instance import Instance, Params
+from semcom_gym.envs.training.physics import Allocation
 
 BISECTIONS = 60
 
@@ -50,6 +52,14 @@ def solve(params: Params, instance: Instance, upload_s: Array) -> Compute:
         low, high = np.where(more, middle, low), np.where(more, high, middle)
     pace = _pace(high[:, None] - upload_s, (device, bs), caps)
     return Compute(high, np.minimum(pace, caps[0]), np.minimum(pace, caps[1]))
+
+
+def allocate(params: Params, instance: Instance, power: Array, bandwidth: Array) -> Allocation:
+    """P3 at powers [W] and bandwidths [Hz] (n, N): ratios of (20), at most max_ratio, and frequencies of (32)."""
+    snr = physics.snr(params, instance.gain, power, bandwidth)
+    ratio = physics.least_ratio(params, instance.min_psnr_db, snr)
+    found = solve(params, instance, physics.upload_time(params, ratio, physics.rate(bandwidth, snr)))
+    return Allocation(power, bandwidth, found.device_hz, found.bs_hz, ratio)
 
 
 def _cycles(params: Params, instance: Instance) -> tuple[Array, Array]:

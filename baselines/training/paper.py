@@ -144,7 +144,7 @@ class _Run:
 def _alternate(params: Params, instance: Instance, power: Array, bandwidth: Array, settings: Settings) -> _Run:
     """Algorithm 3 from powers [W] and bandwidths [Hz], (n, N)."""
     n = len(instance)
-    now = _compute(params, instance, power, bandwidth)
+    now = p3.allocate(params, instance, power, bandwidth)
     status = _start_status(params, instance, now)
     active = np.flatnonzero([why == "ok" for why in status])
     trace, passes = np.full((n, 2 * settings.rounds), np.nan), np.zeros(n, int)
@@ -152,7 +152,7 @@ def _alternate(params: Params, instance: Instance, power: Array, bandwidth: Arra
         if not len(active):
             break
         part, before = instance[active], now[active]
-        half = before if k == 0 else _compute(params, part, before.power_w, before.bandwidth_hz)
+        half = before if k == 0 else p3.allocate(params, part, before.power_w, before.bandwidth_hz)
         after, solved = _communicate(params, part, half, settings)
         trace[active, 2 * k] = physics.evaluate(params, part, half).objective
         trace[active, 2 * k + 1] = physics.evaluate(params, part, after).objective
@@ -165,16 +165,6 @@ def _alternate(params: Params, instance: Instance, power: Array, bandwidth: Arra
     for row in active:
         status[row] = f"not converged in {settings.rounds} passes"
     return _Run(now, passes, trace, status)
-
-
-def _compute(params: Params, instance: Instance, power: Array, bandwidth: Array) -> Allocation:
-    """P3: the ratios of (20), at most max_ratio, and the frequencies of (32)."""
-    snr = physics.snr(params, instance.gain, power, bandwidth)
-    needed = physics.needed_ratio(params, instance.min_psnr_db, snr)
-    ratio = np.clip(needed, params.min_ratio, params.max_ratio)
-    upload_s = physics.upload_time(params, ratio, physics.rate(bandwidth, snr))
-    found = p3.solve(params, instance, upload_s)
-    return Allocation(power, bandwidth, found.device_hz, found.bs_hz, ratio)
 
 
 def _communicate(params: Params, instance: Instance, now: Allocation, settings: Settings) -> tuple[Allocation, Array]:

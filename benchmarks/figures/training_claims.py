@@ -159,27 +159,25 @@ def _energy_rises_with_times_weight(lines: Lines) -> Claim:
 
 
 def _users_pay_more(lines: Lines) -> Claim:
-    holds, parts = [], []
-    for joint in JOINT:
-        line = lines[joint]
-        times = _term(line, "device_time_s") / _term(line, "bs_time_s")
-        energies = _term(line, "device_energy_j") / _term(line, "bs_energy_j")
-        holds += [bool(ratio > 1.0) for ratio in (*times, *energies)]
-        parts.append(f"{joint}: time {_range(times)}, energy {_range(energies)}")
+    holds, text = _shares(lines, ("device_time_s", "bs_time_s"), ("device_energy_j", "bs_energy_j"), 1.0)
     return Claim("6", "the users' overhead is greater than that of the base station", verdict(holds),
-                 f"users over base station: {'; '.join(parts)}")  # fmt: skip
+                 f"users over base station: {text}")  # fmt: skip
 
 
 def _upload_is_main(lines: Lines) -> Claim:
+    holds, text = _shares(lines, ("upload_time_s", "device_time_s"), ("upload_energy_j", "device_energy_j"), 0.5)
+    return Claim("6", "the upload is the main part of the users' overhead", verdict(holds),
+                 f"share of the upload: {text} (rule: above a half)")  # fmt: skip
+
+
+def _shares(lines: Lines, times: tuple[str, str], energies: tuple[str, str], least: float) -> tuple[list[bool], str]:
+    """Whether a time and an energy are more than ``least`` of another, at every point, and by how much."""
     holds, parts = [], []
     for joint in JOINT:
-        line = lines[joint]
-        times = _term(line, "upload_time_s") / _term(line, "device_time_s")
-        energies = _term(line, "upload_energy_j") / _term(line, "device_energy_j")
-        holds += [bool(ratio > 0.5) for ratio in (*times, *energies)]
-        parts.append(f"{joint}: time {_range(times)}, energy {_range(energies)}")
-    return Claim("6", "the upload is the main part of the users' overhead", verdict(holds),
-                 f"share of the upload: {'; '.join(parts)} (rule: above a half)")  # fmt: skip
+        time, energy = (_term(lines[joint], part) / _term(lines[joint], whole) for part, whole in (times, energies))
+        holds += [bool(ratio > least) for ratio in (*time, *energy)]
+        parts.append(f"{joint}: time {_range(time)}, energy {_range(energy)}")
+    return holds, "; ".join(parts)
 
 
 def _time_rises_with_users(lines: Lines) -> Claim:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from semcom_gym.envs import simplex
-from semcom_gym.envs.arrays import Array, at_least, at_most, namespace, straight_through, total
+from semcom_gym.envs.arrays import Array, at_least, at_most, flat, like, namespace, straight_through, total
 from semcom_gym.envs.ascc import duality, physics
 from semcom_gym.envs.ascc.instance import Instance, Params
 from semcom_gym.envs.ascc.physics import Allocation
@@ -90,7 +90,7 @@ def _index(params: Params, sinr: Array, entry: Array) -> Array:
     interpolated tables; the former has none, as its best entry is 0 and needs no search.
     """
     xp = namespace(entry)
-    last = physics.like(params.rate_counts - 1.0, entry)
+    last = like(params.rate_counts - 1.0, entry)
     if params.rate_action == "relative":
         wish = physics.best_index(params, sinr) + last * entry * xp.abs(entry)
         return xp.minimum(at_least(xp.round(wish), 0.0), last)
@@ -139,7 +139,7 @@ def observe(params: Params, instance: Instance) -> Array:
     log10 of P_max / W. deadline: log10 of T / 1e4. blocklength: log10 of L / 1e3. users: 10 / K.
     """
     xp = namespace(instance.channel_re)
-    n, users = len(instance), params.num_users
+    users = params.num_users
     gram = duality.gram(instance)
     strength = xp.real(xp.linalg.diagonal(gram))
     found = duality.uplink(gram, xp.full_like(strength, params.max_power_w / users))
@@ -147,8 +147,8 @@ def observe(params: Params, instance: Instance) -> Array:
     rows = [
         0.5 * xp.log10(params.max_power_w * strength),
         0.5 * xp.log10(found.sinr),
-        users * physics.like(params.weight, one) * one,
-        physics.like(params.semantic, one) * one,
+        users * like(params.weight, one) * one,
+        like(params.semantic, one) * one,
         *(physics.best_distortion(params, x * found.sinr) for x in PROBES),
     ]
     pairs = [_overlap(gram), _overlap(found.cross)]
@@ -158,9 +158,7 @@ def observe(params: Params, instance: Instance) -> Array:
         np.log10(params.blocklength / 1e3),
         10.0 / users,
     ]
-    last = xp.broadcast_to(xp.asarray(cell, dtype=one.dtype, device=one.device), (n, len(cell)))
-    own, both = xp.stack(rows, axis=-1), xp.stack(pairs, axis=-1)
-    return xp.concat([xp.reshape(own, (n, -1)), xp.reshape(both, (n, -1)), last], axis=-1)
+    return flat([xp.stack(rows, axis=-1), xp.stack(pairs, axis=-1)], cell)
 
 
 def _overlap(x: Array) -> Array:

@@ -78,8 +78,7 @@ class Params:
         validate.choice("rate_action", self.rate_action, RATE_ACTIONS)
         if self.num_data_users is not None:
             validate.integer("num_data_users", self.num_data_users, low=0)
-            if self.num_data_users > self.num_users:
-                raise ValueError(f"num_data_users {self.num_data_users} exceeds num_users {self.num_users}")
+            validate.not_above("num_data_users", self.num_data_users, "num_users", self.num_users)
         self._check_weights()
         self._check_channel()
         _ = self.tables  # a bad table is an error of the parameters, not of the first step
@@ -154,6 +153,11 @@ class Params:
         most = int(self.rate_counts.max())
         kinds = [table.columns[np.minimum(np.arange(most), len(table) - 1)] for table in self.tables]
         return np.stack([kinds[int(kind)] for kind in self.semantic]).transpose(2, 0, 1)
+
+    @property
+    def curve_numbers(self) -> np.ndarray[Any, Any]:
+        """What the named curves hold, as a user's file may change under its name."""
+        return self.curve_table
 
 
 PRESETS: dict[str, Params] = {

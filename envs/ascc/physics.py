@@ -8,9 +8,8 @@ problem is ill-posed, and R_c is R_s / T throughout, as the paper's own algorith
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
-from semcom_gym.envs.arrays import Array, Batch, at_least, is_torch, largest, namespace, to_numpy, total
+from semcom_gym.envs.arrays import Array, Batch, at_least, largest, like, namespace, to_numpy, total
 from semcom_gym.envs.ascc import duality, rates
 from semcom_gym.envs.ascc.instance import Instance, Params
 from semcom_gym.envs.outcome import Outcome
@@ -82,11 +81,6 @@ def columns(params: Params, index: Array) -> list[Array]:
         left = column[place]
         found.append(left + part * (column[place + 1] - left))
     return found
-
-
-def like(table: Any, x: Array) -> Array:
-    """A constant table in the library, type and place of ``x``."""
-    return namespace(x).asarray(table, dtype=x.dtype, device=x.device) if is_torch(x) else table.astype(x.dtype)
 
 
 def best_index(params: Params, sinr: Array) -> Array:

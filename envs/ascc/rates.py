@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, at_least, falling, is_torch, log_ndtr, namespace
+from semcom_gym.envs.arrays import Array, at_least, falling, is_torch, like, log_ndtr, namespace
 
 PARAMETERS = ("rate_bit", "source_distortion", "channel_distortion", "slope", "midpoint")
 LN2 = 0.6931471805599453
@@ -115,6 +115,5 @@ class BestRate:
         efficiency = xp.log1p(sinr) * (1.0 / LN2)
         if not is_torch(sinr):
             return self.index[np.searchsorted(self.edges, efficiency)]
-        edges = xp.asarray(self.edges, dtype=efficiency.dtype, device=efficiency.device)
-        index = xp.asarray(self.index, device=efficiency.device)
-        return index[xp.searchsorted(edges, efficiency.detach().contiguous())]
+        place = xp.searchsorted(like(self.edges, efficiency), efficiency.detach().contiguous())
+        return like(self.index, efficiency)[place]

@@ -76,8 +76,7 @@ class Params:
         positive = ("max_bandwidth_hz", "max_power_w", "min_bandwidth_hz", "min_power_w", "payload_bit", "deadline_s")
         for name in (*positive, "cell_radius_m", "min_distance_m"):
             validate.number(name, getattr(self, name))
-        if self.min_distance_m > self.cell_radius_m:
-            raise ValueError(f"min_distance_m {self.min_distance_m:g} exceeds cell_radius_m {self.cell_radius_m:g}")
+        validate.not_above("min_distance_m", self.min_distance_m, "cell_radius_m", self.cell_radius_m)
         validate.number("noise_psd_dbm_hz", self.noise_psd_dbm_hz, low=-300.0, high=0.0)
         validate.number("shadowing_db", self.shadowing_db, open_low=False)
         validate.number("max_ratio", self.max_ratio, high=0.999)
@@ -106,7 +105,7 @@ class Params:
     @property
     def noise_psd_w_hz(self) -> float:
         """Noise power spectral density [W/Hz]."""
-        return float(10.0 ** (self.noise_psd_dbm_hz / 10.0) * 1e-3)
+        return channel.dbm_to_w(self.noise_psd_dbm_hz)
 
     @functools.cached_property
     def curve_table(self) -> np.ndarray[Any, Any]:
@@ -116,6 +115,11 @@ class Params:
             if row["zeta1"] > 0 or row["zeta3"] <= 0 or row["zeta2"] <= max(0.0, row["zeta4"]):
                 raise ValueError(f"curve {name!r}: eta must have zeta1 <= 0 < zeta3 and zeta2 > max(0, zeta4)")
         return np.array([[row[key] for key in ZETA] for row in table])
+
+    @property
+    def curve_numbers(self) -> np.ndarray[Any, Any]:
+        """What the named curves hold, as a user's file may change under its name."""
+        return self.curve_table
 
 
 PRESETS: dict[str, Params] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from semcom_gym.envs import simplex
-from semcom_gym.envs.arrays import Array, at_least, at_most, namespace, pick, total
+from semcom_gym.envs.arrays import Array, at_least, at_most, flat, like, namespace, pick, total
 from semcom_gym.envs.outcome import require_feasible
 from semcom_gym.envs.sfma import limits, pairs, physics
 from semcom_gym.envs.sfma.instance import Instance, Params
@@ -37,7 +37,7 @@ def decode(params: Params, instance: Instance, action: Array) -> Allocation:
     a = at_most(at_least(action, -1.0), 1.0)
     pair = match(params, instance, a[:, : params.num_pairs])
     link = physics.links(params, instance, pair)
-    user = xp.reshape(pairs.like(pairs.members(params.num_users), pair)[pair], (len(instance), 1, -1))
+    user = xp.reshape(like(pairs.members(params.num_users), pair)[pair], (len(instance), 1, -1))
     blocks = xp.reshape(a[:, params.num_pairs :], (len(instance), len(BLOCKS), -1))
     both = pick(blocks, xp.broadcast_to(user, (len(instance), len(BLOCKS), user.shape[-1])))
     group = xp.mean(xp.reshape(both, (*both.shape[:2], -1, 2)), axis=-1)
@@ -126,7 +126,6 @@ def observe(params: Params, instance: Instance) -> Array:
     users: 10 / N.
     """
     xp = namespace(instance.gain)
-    n = len(instance)
     share_w = params.max_power_w / params.num_groups
     reach = params.max_power_w / (2.0 * params.noise_psd_w_hz * params.max_bandwidth_hz)
     users = xp.stack(
@@ -161,5 +160,4 @@ def observe(params: Params, instance: Instance) -> Array:
         np.log10(latency),
         10.0 / params.num_users,
     ]
-    last = xp.broadcast_to(xp.asarray(cell, dtype=rows.dtype, device=rows.device), (n, len(cell)))
-    return xp.concat([xp.reshape(users, (n, -1)), xp.reshape(rows, (n, -1)), last], axis=-1)
+    return flat([users, rows], cell)

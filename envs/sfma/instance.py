@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from typing import Any
 
 import numpy as np
 
@@ -73,8 +74,7 @@ class Params:
                      "energy_coefficient_j", "source_bit", "encoder_cycles", "decoder_cycles", "bs_frequency_hz",
                      "user_frequency_hz", "cell_radius_m", "min_distance_m"):  # fmt: skip
             validate.number(name, getattr(self, name))
-        if self.min_distance_m > self.cell_radius_m:
-            raise ValueError(f"min_distance_m {self.min_distance_m:g} exceeds cell_radius_m {self.cell_radius_m:g}")
+        validate.not_above("min_distance_m", self.min_distance_m, "cell_radius_m", self.cell_radius_m)
         validate.number("min_ratio", self.min_ratio, high=1.0)
         for name in ("source_spread", "cycles_spread"):
             validate.number(name, getattr(self, name), high=0.99, open_low=False)
@@ -105,12 +105,17 @@ class Params:
     @property
     def noise_psd_w_hz(self) -> float:
         """Noise power spectral density [W/Hz]."""
-        return float(10.0 ** (self.noise_psd_dbm_hz / 10.0) * 1e-3)
+        return channel.dbm_to_w(self.noise_psd_dbm_hz)
 
     @functools.cached_property
     def profile(self) -> Profile:
         """The tables of the curve."""
         return Profile(self.curve, curve.load("sfma", self.curve, PARAMETERS, CURVE_PINS).parameters)
+
+    @property
+    def curve_numbers(self) -> dict[str, Any]:
+        """What the named curves hold, as a user's file may change under its name."""
+        return {name: value for name, value in vars(self.profile).items() if not name.startswith("_")}
 
 
 PRESETS: dict[str, Params] = {

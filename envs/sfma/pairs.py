@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, frozen, namespace, pick, to_numpy
+from semcom_gym.envs.arrays import Array, frozen, like, namespace, pick, to_numpy
 
 ENUMERATED_USERS = 14  # up to here all matchings are compared, level by level; above, a blossom algorithm
 BLOSSOM_SCALE = 2.0**40  # it wants integers
@@ -31,11 +31,6 @@ def index(users: int) -> np.ndarray[Any, Any]:
     left, right = members(users).T
     table[left, right] = table[right, left] = np.arange(len(left))
     return table
-
-
-def like(table: np.ndarray[Any, Any], x: Array) -> Array:
-    """A constant table in the library and on the device of ``x``."""
-    return table if isinstance(x, np.ndarray) else namespace(x).asarray(table, device=x.device)
 
 
 @functools.cache

@@ -18,6 +18,7 @@ from semcom_gym.envs.arrays import (
     falling,
     larger,
     largest,
+    like,
     namespace,
     pick,
     to_numpy,
@@ -87,7 +88,7 @@ def links(params: Params, instance: Instance, pair: Array | None = None) -> Link
     n = len(instance)
     if pair is None:
         pair = xp.broadcast_to(xp.arange(params.num_pairs, device=instance.gain.device), (n, params.num_pairs))
-    user = pairing.like(pairing.members(params.num_users), pair)[pair]  # (n, P, 2)
+    user = like(pairing.members(params.num_users), pair)[pair]  # (n, P, 2)
     flat = xp.reshape(user, (n, -1))
     twice = xp.reshape(2 * pair[..., None] + xp.arange(2, device=pair.device), (n, -1))
 
@@ -194,7 +195,7 @@ def least_distortion(params: Params, instance: Instance) -> Array:
 
 def feasible_pairs(params: Params, instance: Instance) -> Array:
     """The edge set E_f (21) as a mask (n, M): some ratio meets both distortion limits, coding leaves time to send."""
-    user = pairing.like(pairing.members(params.num_users), instance.gain)
+    user = like(pairing.members(params.num_users), instance.gain)
     decode = larger(instance.decode_s[:, user])
     in_time = instance.encode_s + decode < params.max_latency_s
     return in_time & (larger(least_distortion(params, instance)) <= params.max_distortion)

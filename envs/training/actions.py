@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from semcom_gym.envs import simplex
-from semcom_gym.envs.arrays import Array, at_least, at_most, namespace, total
+from semcom_gym.envs.arrays import Array, at_least, at_most, flat, namespace, total
 from semcom_gym.envs.outcome import UnreachableError
 from semcom_gym.envs.training import physics
 from semcom_gym.envs.training.instance import Instance, Params
@@ -53,12 +53,6 @@ def _least_power(params: Params, instance: Instance, bandwidth_hz: Array, ceilin
     return at_most(xp.maximum(bandwidth_hz / ceiling_hz, at_most(noise, LEAST_POWER)), 1.0)
 
 
-def _ratio_floor(params: Params, instance: Instance, linear_snr: Array) -> Array:
-    """(n, N) the least ratio that meets PSNR and (16f); max_ratio where PSNR is out of reach."""
-    needed = physics.needed_ratio(params, instance.min_psnr_db, linear_snr)
-    return at_most(at_least(needed, params.min_ratio), params.max_ratio)
-
-
 def _bandwidth_floor(params: Params, ceiling_hz: Array) -> Array:
     return at_most(ceiling_hz, LEAST_SHARE * params.total_bandwidth_hz / params.num_users)
 
@@ -83,7 +77,7 @@ def decode(params: Params, instance: Instance, action: Array) -> Allocation:
     least = _least_power(params, instance, bandwidth, ceiling)
     power = params.max_power_w * xp.exp(xp.log(least) * down[:, 0])
     device_clock, bs_clock = (xp.exp(math.log(x) * down[:, k]) for k, x in enumerate(LEAST_CLOCKS, start=1))
-    low = _ratio_floor(params, instance, physics.snr(params, instance.gain, power, bandwidth))
+    low = physics.least_ratio(params, instance.min_psnr_db, physics.snr(params, instance.gain, power, bandwidth))
     up = 0.5 + 0.5 * a[:, 4]
     return Allocation(
         power_w=power,
@@ -115,7 +109,7 @@ def encode(params: Params, instance: Instance, allocation: Allocation) -> Array:
     _require_reach("bs_frequency", bs_clock, LEAST_CLOCKS[1])
     spare = params.total_bandwidth_hz - floor.sum(-1, keepdims=True)
     share = np.maximum(bandwidth - floor, 0.0) / np.maximum(spare, simplex.TINY)
-    low = _ratio_floor(params, instance, physics.snr(params, instance.gain, power, bandwidth))
+    low = physics.least_ratio(params, instance.min_psnr_db, physics.snr(params, instance.gain, power, bandwidth))
     room = np.where(params.max_ratio > low, params.max_ratio - low, 1.0)
     blocks = [
         simplex.share_to_action(share),
@@ -179,6 +173,4 @@ def observe(params: Params, instance: Instance) -> Array:
         params.time_weight,
         10.0 / params.num_users,
     ]
-    n = len(instance)
-    last = xp.broadcast_to(xp.asarray(cell, dtype=rows.dtype, device=rows.device), (n, len(cell)))
-    return xp.concat([xp.reshape(rows, (n, -1)), last], axis=-1)
+    return flat([rows], cell)

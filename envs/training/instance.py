@@ -71,8 +71,7 @@ class Params:
         for name in ("total_bandwidth_hz", "max_power_w", "max_bs_frequency_hz", "sample_bit", "capacitance",
                      "cell_radius_m", "min_distance_m"):  # fmt: skip
             validate.number(name, getattr(self, name))
-        if self.min_distance_m > self.cell_radius_m:
-            raise ValueError(f"min_distance_m {self.min_distance_m:g} exceeds cell_radius_m {self.cell_radius_m:g}")
+        validate.not_above("min_distance_m", self.min_distance_m, "cell_radius_m", self.cell_radius_m)
         validate.number("max_ratio", self.max_ratio, high=1.0)
         validate.number("min_ratio", self.min_ratio, high=self.max_ratio)
         validate.number("noise_psd_dbm_hz", self.noise_psd_dbm_hz, low=-300.0, high=0.0)
@@ -87,7 +86,7 @@ class Params:
     @property
     def noise_psd_w_hz(self) -> float:
         """Noise power spectral density [W/Hz]."""
-        return float(10.0 ** (self.noise_psd_dbm_hz / 10.0) * 1e-3)
+        return channel.dbm_to_w(self.noise_psd_dbm_hz)
 
     @property
     def energy_weight(self) -> float:
@@ -117,6 +116,11 @@ class Params:
         """Largest PSNR [dB] that counts as within reach: at max_ratio and MAX_SNR_DB; 0 where (57) has no value."""
         scale, ratio_slope, snr_slope, offset = self.psnr_parameters
         return scale * math.log(max(ratio_slope * self.max_ratio + snr_slope * MAX_SNR_DB + offset, 1.0))
+
+    @property
+    def curve_numbers(self) -> tuple[float, ...]:
+        """What the named curves hold, as a user's file may change under its name."""
+        return self.psnr_parameters
 
 
 PRESETS: dict[str, Params] = {

@@ -96,6 +96,12 @@ def needed_ratio(params: Params, min_psnr_db: Array, linear_snr: Array) -> Array
     return (rest - snr_slope * DB * xp.log(at_least(linear_snr, TINY_SNR))) * (1.0 / ratio_slope)
 
 
+def least_ratio(params: Params, min_psnr_db: Array, linear_snr: Array) -> Array:
+    """The least ratio that meets PSNR (20) and (16f); max_ratio where PSNR is out of reach."""
+    needed = needed_ratio(params, min_psnr_db, linear_snr)
+    return at_most(at_least(needed, params.min_ratio), params.max_ratio)
+
+
 def needed_snr(params: Params, min_psnr_db: Array, ratio: Array | float) -> Array:
     """The linear SNR at which P(rho, S) is ``min_psnr_db``: the inverse of (57) in S."""
     return namespace(min_psnr_db).exp(needed_snr_db(params, min_psnr_db, ratio) * (1.0 / DB))

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from semcom_gym.envs import validate
+from semcom_gym.envs.arrays import usable_device
 from semcom_gym.transceivers import checkpoint, data
 from semcom_gym.transceivers import train as training
 from semcom_gym.transceivers.deepjscc import measure
@@ -123,7 +124,7 @@ def train(
     span: SNRs and ratios trained for. medium: ``awgn`` or ``rayleigh``. tensorboard: folder of a log.
     Raises ValueError, in one line, for a bad value, set, device or checkpoint.
     """
-    where = training.device(device)
+    where = usable_device(device)
     config = Config(size.width, size.maps)
     settings = training.Settings(size.crops, size.batch, size.learning_rate, seed=seed)
     pool, sources = crops(sets, "train", size.side, size.pool, seed)
@@ -162,6 +163,6 @@ def load(path: str | Path, device: str = "cpu") -> Trained:
     content = checkpoint.load(path, KIND, training.KEYS)
     network = DeepJSCC(Config(**content["identity"]["network"]))
     checkpoint.load_weights(network, content["weights"], path)
-    network.to(training.device(device), memory_format=torch.channels_last).eval()  # as in training, to the last bit
+    network.to(usable_device(device), memory_format=torch.channels_last).eval()  # as in training, to the last bit
     digest = checkpoint.weights_hash(content["weights"])
     return Trained(network, content["record"], content["identity"], digest)
