@@ -142,6 +142,15 @@ BAD_CURVES = [
     ({"offset": ...}, "mine.json' lacks the parameters offset"),
     ({"scale": "big"}, "parameter scale must be a finite number, got 'big'"),
     ({"offset": -5.0}, r"psnr_range_db\[1\] 28.5 cannot be met: curve '.*mine.json' reaches 0.00 dB"),
+    ({"max_snr_db": 0}, "mine.json': max_snr_db must be finite, > 0 and <= 60, got 0"),
+    ({"max_snr_db": 60.5}, "mine.json': max_snr_db must be finite, > 0 and <= 60, got 60.5"),
+    ({"max_snr_db": [20.0]}, "mine.json': max_snr_db must be one number"),
+    ({"max_snr_db": True}, "parameter max_snr_db must be a finite number, got True"),
+    ({"max_snr_db": float("inf")}, "parameter max_snr_db must be a finite number, got inf"),
+    (
+        {"max_snr_db": 12.0},
+        r"psnr_range_db\[1\] 28.5 cannot be met: curve '.*mine.json' reaches 28.11 dB at max_ratio 0.3 and an SNR of",
+    ),
 ]
 
 
@@ -156,6 +165,18 @@ def test_curve_of_another_problem() -> None:
     other = Path(curve.__file__).parent / "crra" / "curves" / "resnet_0db.json"
     with raises(ValueError, "is for 'crra', not for 'training'"):
         TRAINING.preset("default", psnr_curve=str(other))
+
+
+def test_an_instance_beyond_the_curves_largest_snr(tmp_path: Path) -> None:
+    params = TRAINING.preset(
+        "default", num_users=3, psnr_curve=write(tmp_path / "mine.json", max_snr_db=12.0), psnr_range_db=(26.0, 28.0)
+    )
+    instance, fields = TRAINING.sample_split(params, "test", 2), case()[2]
+    wanted = instance.min_psnr_db.copy()
+    wanted[0, 1] = 28.2
+    bad = dataclasses.replace(instance, min_psnr_db=wanted)
+    with raises(ValueError, r"device 1 \(instance 0\) is 28.20, above the 28.11 dB that max_ratio and an SNR of 12 dB"):
+        TRAINING.evaluate(params, bad, TRAINING.Allocation(**fields))
 
 
 def test_own_curve_file_works(tmp_path: Path) -> None:

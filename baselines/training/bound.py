@@ -124,8 +124,7 @@ class _Search:
         """Bound the nodes and improve the best known; returns those that are done, and children of the others."""
         np.add.at(self.count, nodes.owner, 1)
         devices = self.devices.take(nodes.owner).within(nodes.left, nodes.right, nodes.anchored)
-        state = equilibrium.relax(devices, nodes.mode, nodes.state())
-        value, place = dual.bound(devices, nodes.mode, state.log_lam, state.log_beta)
+        state, value, place = _price(devices, nodes)
         nodes = dataclasses.replace(nodes.at(state), lower=np.maximum(nodes.lower, value))
         self._improve(devices, nodes, state)
         done = self._closed(nodes)
@@ -135,7 +134,7 @@ class _Search:
 
     def _improve(self, devices: Devices, nodes: _Nodes, state: State) -> None:
         """Put every device in the mode it leans to, and keep what is better than the best known of its instance."""
-        mode = np.where((nodes.mode == LOW) | (nodes.mode == OPEN) & (state.tilt > 0), LOW, HIGH)
+        mode = _leaning(nodes.mode, state)
         found = equilibrium.decide(devices, mode, equilibrium.solve(devices, mode, state))
         outcome = physics.evaluate(self.params, self.instance[nodes.owner], found)
         reached = np.where(outcome.feasible, outcome.objective, np.inf)
@@ -143,6 +142,30 @@ class _Search:
             if reached[row] < self.objective[nodes.owner[row]]:
                 self.objective[nodes.owner[row]] = reached[row]
                 self.allocation = self.allocation.replaced(nodes.owner[row : row + 1], found[int(row)])
+
+
+def _leaning(mode: Array, state: State) -> Array:
+    """(k, N) the mode that each device leans to."""
+    return np.where((mode == LOW) | (mode == OPEN) & (state.tilt > 0), LOW, HIGH)
+
+
+def _price(devices: Devices, nodes: _Nodes) -> tuple[State, Array, Array]:
+    """The convexified problem's state, its dual value (k,) and where the low modes' least value was seen (k, N).
+
+    Where Newton's method has lost it: the state with all devices in the mode they lean to, if its prices prove more.
+    """
+    state = equilibrium.relax(devices, nodes.mode, nodes.state())
+    value, place = dual.bound(devices, nodes.mode, state.log_lam, state.log_beta)
+    lost = np.flatnonzero(~(state.residual < equilibrium.TRACKED))
+    if len(lost):
+        part, mode, old = devices.take(lost), nodes.mode[lost], state[lost]
+        again = dataclasses.replace(equilibrium.solve(part, _leaning(mode, old), old), tilt=old.tilt)
+        found, where = dual.bound(part, mode, again.log_lam, again.log_beta)
+        better = found > value[lost]
+        rows = lost[better]
+        state = state.replaced(rows, again[better])
+        value[rows], place[rows] = found[better], where[better]
+    return state, value, place
 
 
 def _children(devices: Devices, nodes: _Nodes, place: Array) -> tuple[list[_Nodes], Array]:

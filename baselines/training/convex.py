@@ -1,8 +1,9 @@
-"""The problem at rho = rho^min as a geometric programme, by cvxpy: a check of :mod:`fast` that shares none of it.
+"""The problem at the least ratios as a geometric programme, by cvxpy: a check of :mod:`fast` that shares none of it.
 
-With y = ln(1 + S) the upload takes B t = a / y, a = rho^min d D ln 2, and p t = (N0 / g) a (e^y - 1) / y. The series
+rho is rho^min, or what PSNR asks for at the curve's largest SNR (:func:`physics.ratio_floor`).
+With y = ln(1 + S) the upload takes B t = a / y, a = rho d D ln 2, and p t = (N0 / g) a (e^y - 1) / y. The series
 1 + y / 2 + y^2 / 6 + ... of (e^y - 1) / y is a posynomial, so with a variable above it every constraint is one of
-geometric programming, and PSNR at rho^min is a least y: in the logarithms of all variables the problem is convex. Its
+geometric programming, and PSNR at rho is a least y: in the logarithms of all variables the problem is convex. Its
 optimum is that of (16) where no device gains by a larger ratio, and a feasible allocation elsewhere.
 """
 
@@ -54,9 +55,10 @@ def _solve(params: Params, instance: Instance, terms: int) -> tuple[Allocation, 
     cp = cvxpy()
     users = params.num_users
     cycles, bs_cycles = params.samples * instance.device_cycles[0], params.samples * instance.bs_cycles[0]
-    load = params.min_ratio * params.round_bit * LN2
+    ratio = physics.ratio_floor(params, instance.min_psnr_db[0])
+    load = ratio * params.round_bit * LN2
     reach = params.max_power_w * instance.gain[0] / params.noise_psd_w_hz / params.total_bandwidth_hz
-    least = np.log1p(physics.needed_snr(params, instance.min_psnr_db[0], params.min_ratio))
+    least = np.log1p(physics.needed_snr(params, instance.min_psnr_db[0], ratio))
     # logarithms; times in s, bandwidths as shares of the budget, frequencies in GHz
     nats, series, band, upload, clock, bs_clock = (cp.Variable(users) for _ in range(6))
     makespan = cp.Variable()
@@ -97,7 +99,8 @@ def _nothing(instance: Instance) -> Allocation:
 
 def _allocation(params: Params, instance: Instance, nats: Any, share: Any, clock: Any, bs_clock: Any) -> Allocation:
     """What an interior-point method finds, with every limit kept to rounding."""
-    least = physics.needed_snr(params, instance.min_psnr_db, params.min_ratio)
+    ratio = physics.ratio_floor(params, instance.min_psnr_db)
+    least = physics.needed_snr(params, instance.min_psnr_db, ratio)
     reach = params.max_power_w * instance.gain / params.noise_psd_w_hz
     band = np.minimum(params.total_bandwidth_hz * share / max(1.0, float(share.sum())), reach / least)
     power = params.max_power_w * np.minimum(np.maximum(np.expm1(nats), least) * band / reach, 1.0)
@@ -106,5 +109,5 @@ def _allocation(params: Params, instance: Instance, nats: Any, share: Any, clock
         band,
         np.minimum(clock * 1e9, instance.max_frequency_hz),
         np.minimum(bs_clock * 1e9, params.max_bs_frequency_hz),
-        np.full_like(power, params.min_ratio),
+        ratio,
     )

@@ -7,7 +7,8 @@ over s = ln S and t
     omega_2 (N0 / g) S q + lam q / t + beta t    with p <= p^max, that is t >= S q / P, P = p^max g / N0,
 
 and over its clocks beta c1 D / f + omega_2 kappa c1 D f^2 and the same for h, which (26)-(29) solve. Let G(s) be the
-least value over t. Where PSNR holds at rho^min (s >= knee) G falls, then rises: the high mode, in closed form
+least value over t. The least ratio at any SNR, the floor, is rho^min, or more where the curve's largest SNR asks for it
+(:func:`physics.ratio_floor`). Where PSNR holds at it (s >= knee) G falls, then rises: the high mode, in closed form
 (:mod:`inverse`). Below the knee the ratio falls with s, and G may have one more minimum: the low mode, of much
 bandwidth and little power.
 
@@ -52,9 +53,12 @@ class Response:
 
 
 class Devices:
-    """The constants of n instances of N devices, all (n, N), and what the devices do at given prices."""
+    """The constants of n instances of N devices, all (n, N), and what the devices do at given prices.
 
-    def __init__(self, params: Params, instance: Instance) -> None:
+    ratio: that of all devices, where they do not choose it.
+    """
+
+    def __init__(self, params: Params, instance: Instance, ratio: float | None = None) -> None:
         scale, ratio_slope, snr_slope, offset = params.psnr_parameters
         self.params = params
         self.bits = params.round_bit * LN2  # d D ln 2
@@ -68,8 +72,11 @@ class Devices:
         self.clock = np.log(2.0 * params.energy_weight * params.capacitance)  # 3 ln f = ln beta - this, (26)
         self.slope = snr_slope * physics.DB / ratio_slope  # - d rho / ds where PSNR binds
         self.ratio_at_0 = (np.exp(instance.min_psnr_db / scale) - offset) / ratio_slope  # rho that S = 1 asks for
-        self.knee = np.maximum((self.ratio_at_0 - params.min_ratio) / self.slope, LEAST)
-        bottom = np.maximum((self.ratio_at_0 - params.max_ratio) / self.slope, LEAST)  # PSNR holds at rho^max
+        floor = physics.ratio_floor(params, instance.min_psnr_db)
+        self.floor = floor if ratio is None else np.full_like(floor, ratio)
+        self.most = params.max_ratio if ratio is None else ratio
+        self.knee = np.maximum((self.ratio_at_0 - self.floor) / self.slope, LEAST)
+        bottom = np.maximum((self.ratio_at_0 - self.most) / self.slope, LEAST)  # PSNR holds at rho^max
         self.peak = self._peak(bottom)
         self.has_low = self.peak > bottom
         self.crest = self._crest(bottom) if self.has_low.any() else self.peak
@@ -136,7 +143,7 @@ class Devices:
 
     def ratio(self, snr: Array) -> Array:
         """The least ratio that PSNR and (16f) allow at ln S = ``snr`` >= bottom."""
-        return np.maximum(self.ratio_at_0 - self.slope * snr, self.params.min_ratio)
+        return np.maximum(self.ratio_at_0 - self.slope * snr, self.floor)
 
     def clocks(self, log_beta: Array) -> tuple[Array, Array, Array, Array]:
         """ln f and ln h of (28)-(29), the computing time [s] and its slope in ln beta."""

@@ -64,9 +64,10 @@ class _Cell:
         return physics.needed_snr_db(self.params, self.instance.min_psnr_db, self.params.max_ratio) / physics.DB
 
     def _grid(self) -> Array:
-        """(2 POINTS + 1, n, N) ln S, from the bottom to where PSNR holds at rho^min, and to full power on the share."""
+        """(2 POINTS + 1, n, N) ln S, from the bottom to where the least ratio suffices, and to full power."""
         bottom = self._bottom()
-        knee = physics.needed_snr_db(self.params, self.instance.min_psnr_db, self.params.min_ratio) / physics.DB
+        floor = physics.ratio_floor(self.params, self.instance.min_psnr_db)
+        knee = physics.needed_snr_db(self.params, self.instance.min_psnr_db, floor) / physics.DB
         full = np.maximum(np.log(self.reach / self.share_hz), bottom)
         share = np.linspace(0.0, 1.0, POINTS)[:, None, None]
         return np.concatenate(

@@ -141,7 +141,7 @@ def decide(devices: Devices, mode: Array, state: State) -> Allocation:
     band = np.exp(response.band)
     band = band * np.minimum(params.total_bandwidth_hz / band.sum(-1, keepdims=True), 1.0)
     share = np.minimum(np.exp(response.snr) * band / devices.reach, 1.0)  # of the power cap
-    ratio = np.minimum(devices.ratio(np.log(share * devices.reach / band)), params.max_ratio)
+    ratio = np.minimum(devices.ratio(np.log(share * devices.reach / band)), devices.most)
     return Allocation(params.max_power_w * share, band, np.exp(clock), np.exp(bs_clock), ratio)
 
 

@@ -73,8 +73,7 @@ def pb_only(params: Params, instance: Instance) -> Solution:
     """Scheme (iii) with the makespan optimised too: best p, B and T at the f, h and rho of average allocation."""
     started = time.perf_counter()
     first = average_allocation(params, instance)
-    middle = float(first.ratio[0, 0])
-    devices = _FixedClocks(dataclasses.replace(params, min_ratio=middle, max_ratio=middle), instance)
+    devices = _FixedClocks(params, instance, float(first.ratio[0, 0]))
     devices.set_clocks(first)
     mode = np.full(first.ratio.shape, equilibrium.HIGH)
     state = equilibrium.solve(devices, mode, equilibrium.start(devices))

@@ -15,6 +15,7 @@ from semcom_gym.envs import channel, curve, validate
 from semcom_gym.envs.arrays import Array, Batch, to_numpy
 
 PSNR_PARAMETERS = ("scale", "ratio_slope", "snr_slope", "offset")
+LARGEST_SNR = "max_snr_db"  # a further entry of a curve's parameters, which the published ones lack
 CURVE_PINS = {
     "corrected": "cc8b847f7f41d386e0fb8511163f818f6109e53711a219ca77874d3a86d2930d",
     "published_printed": "1e315b4224dae64440ac458794cb6684c41bb866c60c79cc555a47f29619dba2",
@@ -80,7 +81,8 @@ class Params:
         if self.psnr_range_db[1] > self.reachable_psnr_db:
             raise ValueError(
                 f"psnr_range_db[1] {self.psnr_range_db[1]:g} cannot be met: curve {self.psnr_curve!r} reaches "
-                f"{self.reachable_psnr_db:.2f} dB at max_ratio {self.max_ratio:g} and an SNR of {MAX_SNR_DB:g} dB"
+                f"{self.reachable_psnr_db:.2f} dB at max_ratio {self.max_ratio:g} and an SNR of "
+                f"{self.reachable_snr_db:g} dB"
             )
 
     @property
@@ -99,28 +101,47 @@ class Params:
         return self.samples * self.sample_bit
 
     @functools.cached_property
+    def _psnr_table(self) -> dict[str, float]:
+        """The curve's parameters that count here."""
+        table = curve.load("training", self.psnr_curve, PSNR_PARAMETERS, CURVE_PINS).parameters
+        found = {name: table[name] for name in (*PSNR_PARAMETERS, LARGEST_SNR) if name in table}
+        for name, value in found.items():
+            if isinstance(value, list):
+                raise ValueError(f"curve {self.psnr_curve!r}: {name} must be one number")
+        return {name: float(value) for name, value in found.items()}
+
+    @functools.cached_property
     def psnr_parameters(self) -> tuple[float, float, float, float]:
         """scale, ratio_slope, snr_slope [1/dB] and offset of (57)."""
-        table = curve.load("training", self.psnr_curve, PSNR_PARAMETERS, CURVE_PINS).parameters
-        for name in PSNR_PARAMETERS:
-            if isinstance(table[name], list):
-                raise ValueError(f"curve {self.psnr_curve!r}: {name} must be one number")
-        scale, ratio_slope, snr_slope, offset = (float(table[name]) for name in PSNR_PARAMETERS)
+        scale, ratio_slope, snr_slope, offset = (self._psnr_table[name] for name in PSNR_PARAMETERS)
         for name, value in (("scale", scale), ("ratio_slope", ratio_slope), ("snr_slope", snr_slope)):
             if value <= 0:
                 raise ValueError(f"curve {self.psnr_curve!r}: {name} must be positive (Condition 1)")
         return scale, ratio_slope, snr_slope, offset
 
+    @functools.cached_property
+    def max_snr_db(self) -> float:
+        """S^max, the largest SNR [dB] the curve was measured at: (57) stays there beyond it; inf if it states none."""
+        if LARGEST_SNR not in self._psnr_table:
+            return math.inf
+        validate.number(f"curve {self.psnr_curve!r}: {LARGEST_SNR}", self._psnr_table[LARGEST_SNR], high=MAX_SNR_DB)
+        return self._psnr_table[LARGEST_SNR]
+
+    @property
+    def reachable_snr_db(self) -> float:
+        """The SNR [dB] up to which a PSNR counts as within reach."""
+        return min(self.max_snr_db, MAX_SNR_DB)
+
     @property
     def reachable_psnr_db(self) -> float:
-        """Largest PSNR [dB] that counts as within reach: at max_ratio and MAX_SNR_DB; 0 where (57) has no value."""
+        """Largest PSNR [dB] within reach: at max_ratio and reachable_snr_db; 0 where (57) has no value."""
         scale, ratio_slope, snr_slope, offset = self.psnr_parameters
-        return scale * math.log(max(ratio_slope * self.max_ratio + snr_slope * MAX_SNR_DB + offset, 1.0))
+        return scale * math.log(max(ratio_slope * self.max_ratio + snr_slope * self.reachable_snr_db + offset, 1.0))
 
     @property
     def curve_numbers(self) -> tuple[float, ...]:
         """What the named curves hold, as a user's file may change under its name."""
-        return self.psnr_parameters
+        return (*self.psnr_parameters, *([self.max_snr_db] if LARGEST_SNR in self._psnr_table else []))
 
 
 PRESETS: dict[str, Params] = {
@@ -196,5 +217,5 @@ def check(params: Params, instance: Instance) -> None:
         row, device = np.unravel_index(np.argmax(wanted), wanted.shape)
         raise ValueError(
             f"instance.min_psnr_db of device {device} (instance {row}) is {wanted[row, device]:.2f}, above the "
-            f"{params.reachable_psnr_db:.2f} dB that max_ratio and an SNR of {MAX_SNR_DB:g} dB reach"
+            f"{params.reachable_psnr_db:.2f} dB that max_ratio and an SNR of {params.reachable_snr_db:g} dB reach"
         )

@@ -7,6 +7,7 @@ share of the data that is sent, g_n gain, S_n = p_n g_n / (N0 B_n) SNR (linear h
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import numpy as np
 
@@ -80,20 +81,25 @@ def bs_energy(params: Params, instance: Instance, bs_frequency_hz: Array) -> Arr
     return params.capacitance * params.samples * instance.bs_cycles * bs_frequency_hz * bs_frequency_hz
 
 
+def _log_snr(params: Params, linear_snr: Array) -> Array:
+    """ln S as (57) counts it: of S at most S^max."""
+    return namespace(linear_snr).log(at_most(at_least(linear_snr, TINY_SNR), 10.0 ** (0.1 * params.max_snr_db)))
+
+
 def psnr_db(params: Params, ratio: Array, linear_snr: Array) -> Array:
-    """P(rho, S) (57) with S in dB, in dB; 0 where the fit would give less."""
+    """P(rho, min(S, S^max)) (57) with S in dB, in dB; 0 where the fit would give less."""
     xp = namespace(ratio)
     scale, ratio_slope, snr_slope, offset = params.psnr_parameters
-    snr_db = DB * xp.log(at_least(linear_snr, TINY_SNR))
+    snr_db = DB * _log_snr(params, linear_snr)
     return scale * xp.log(at_least(ratio_slope * ratio + (snr_slope * snr_db + offset), 1.0))
 
 
 def needed_ratio(params: Params, min_psnr_db: Array, linear_snr: Array) -> Array:
-    """rho-bar of (20): the ratio at which P(rho, S) is ``min_psnr_db``; may lie outside [0, 1]."""
+    """rho-bar of (20): the ratio at which :func:`psnr_db` is ``min_psnr_db``; may lie outside [0, 1]."""
     xp = namespace(linear_snr)
     scale, ratio_slope, snr_slope, offset = params.psnr_parameters
     rest = xp.exp(min_psnr_db * (1.0 / scale)) - offset
-    return (rest - snr_slope * DB * xp.log(at_least(linear_snr, TINY_SNR))) * (1.0 / ratio_slope)
+    return (rest - snr_slope * DB * _log_snr(params, linear_snr)) * (1.0 / ratio_slope)
 
 
 def least_ratio(params: Params, min_psnr_db: Array, linear_snr: Array) -> Array:
@@ -102,8 +108,16 @@ def least_ratio(params: Params, min_psnr_db: Array, linear_snr: Array) -> Array:
     return at_most(at_least(needed, params.min_ratio), params.max_ratio)
 
 
+def ratio_floor(params: Params, min_psnr_db: Array) -> Array:
+    """The least ratio at any SNR, that of S^max; min_ratio where the curve states none."""
+    return least_ratio(params, min_psnr_db, namespace(min_psnr_db).full_like(min_psnr_db, math.inf))
+
+
 def needed_snr(params: Params, min_psnr_db: Array, ratio: Array | float) -> Array:
-    """The linear SNR at which P(rho, S) is ``min_psnr_db``: the inverse of (57) in S."""
+    """The linear SNR at which P(rho, S) is ``min_psnr_db``: the inverse of (57) in S.
+
+    Above S^max for a ratio below :func:`ratio_floor`, which meets PSNR at no SNR.
+    """
     return namespace(min_psnr_db).exp(needed_snr_db(params, min_psnr_db, ratio) * (1.0 / DB))
 
 
