@@ -11,13 +11,15 @@ export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow lint results agents
+.PHONY: help demo test test-slow test-report lint results agents curves
 
 help:
 	@echo 'make demo       install, score the published algorithms and the shipped agents, print a leaderboard'
 	@echo 'make test       ruff, mypy and the tests (under 15 minutes on 2 cores)'
 	@echo 'make test-slow  the longer studies'
+	@echo 'make test-report  the HTML report in a headless browser (installs chromium if it is missing)'
 	@echo 'make lint       ruff and mypy only'
+	@echo 'make curves     fetch images, train and measure the transceivers again (about two hours)'
 	@echo 'make agents     train and ship the agents again (about two hours)'
 	@echo 'make results    prove, score, draw and measure what docs/results holds again (about an hour and a half)'
 	@echo
@@ -38,6 +40,23 @@ test: lint
 
 test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) -m slow
+
+CHROMIUM := chromium fonts-dejavu-core
+test-report: $(VENV)/.test
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
+	apt-get install -y -qq --no-install-recommends $(CHROMIUM) > /dev/null; } || \
+	{ echo 'make test-report needs chromium; as root: apt-get install $(CHROMIUM)' >&2; exit 1; }
+	$(BIN)/python -m pytest tests/browser_report.py
+
+PROFILE := $(BIN)/semcom-gym profile
+curves: $(VENV)/.all
+	$(BIN)/semcom-gym data fetch
+	$(PROFILE) deepjscc --images photos --tested photos samples --example tests/fixtures/images/coffee.png --out runs/deepjscc
+	$(PROFILE) deepjscc --images photos --tested photos samples --out runs/deepjscc \
+	--specialist 16 10 --specialist 10 4 --specialist 32 16 --train-images 250000
+	$(PROFILE) classifier --backbone resnet --out runs/classifier_resnet
+	$(PROFILE) classifier --backbone vgg --out runs/classifier_vgg
+	$(BIN)/semcom-gym rounds --devices 4 --rounds 300 --method fast equal_bandwidth --models own shared --out runs/rounds
 
 SEEDS := 0 1 2
 TRAIN := $(BIN)/semcom-gym train --resume
@@ -69,6 +88,8 @@ agents: $(VENV)/.all
 	$(BIN)/semcom-gym ship runs/SFMAPairing-v0_default_maskable_ppo_seed0 -n 100
 	$(BIN)/semcom-gym ship $(call runs,ASCC-v0_default_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,Training-v0_default_apg) -n 100
+	set -e; for run in runs/*_seed*; do mkdir -p docs/results/learning/$${run#runs/}; \
+	cp $$run/run.json docs/results/learning/$${run#runs/}; done
 
 BENCHMARK := $(BIN)/semcom-gym benchmark -n 200
 SFMA := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMA-v0

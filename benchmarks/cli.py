@@ -8,12 +8,21 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from semcom_gym import __version__
-from semcom_gym.benchmarks import commands_bench, commands_env, commands_ship, commands_transceivers, store
+from semcom_gym.benchmarks import (
+    commands_bench,
+    commands_env,
+    commands_report,
+    commands_rounds,
+    commands_ship,
+    commands_transceivers,
+    store,
+)
 from semcom_gym.benchmarks.errors import UserError, user_input
 
 EPILOG = """examples:
@@ -44,6 +53,8 @@ def parser() -> argparse.ArgumentParser:
     commands_bench.add_to(subparsers)
     commands_ship.add_to(subparsers)
     commands_transceivers.add_to(subparsers)
+    commands_rounds.add_to(subparsers)
+    commands_report.add_to(subparsers)
     return top
 
 
@@ -51,7 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code. Faults of the package pass through as exceptions."""
     job = None
     try:
-        args = parser().parse_args(arguments)
+        given = sys.argv[1:] if arguments is None else arguments
+        args = parser().parse_args(given)
+        args.line = shlex.join(["semcom-gym", *given])
         with user_input():
             job = args.prepare(args)
         result = job.run()

@@ -137,7 +137,7 @@ def _benchmark(args: argparse.Namespace) -> Job:
             raise ValueError(f"nothing to score on {task.label}: name a --method or an --agent")
     cells = store.Store(args.cells)
     out = store.make_folder(args.out)
-    return Job(lambda: _run_benchmark(entries, cells, out), _show_boards, cells.kept)
+    return Job(lambda: _run_benchmark(entries, cells, out, args.line), _show_boards, cells.kept)
 
 
 def _solvers(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
@@ -182,14 +182,16 @@ def _agents(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
     return [competitors.agent(task, spec, args.device, *more) for spec in specs for more in after]
 
 
-def _run_benchmark(entries: list[Any], cells: store.Store, out: Path) -> dict[str, Any]:
-    from semcom_gym.benchmarks import leaderboard, pictures
+def _run_benchmark(entries: list[Any], cells: store.Store, out: Path, line: str) -> dict[str, Any]:
+    from semcom_gym.benchmarks import leaderboard, pictures, speed
 
     boards = [leaderboard.leaderboard(task, competitors, cells) for task, competitors in entries]
-    files = [out / "leaderboard.md", out / "leaderboard.csv", out / "leaderboard.json"]
+    made = {"command": line, "machine": speed.machine(None)}
+    files = [out / "leaderboard.md", out / "leaderboard.csv", out / "leaderboard.json", out / "losses.csv"]
     store.write_atomically(files[0], "# Leaderboard\n\n" + "\n".join(map(table.markdown, boards)))
     store.write_atomically(files[1], table.csv_text(boards))
-    store.write_atomically(files[2], table.json_text(boards))
+    store.write_atomically(files[2], table.json_text(boards, made))
+    store.write_atomically(files[3], table.losses_csv(boards))
     for board in boards:
         name = board.task.replace(" ", "_").replace("/", "-")
         files.append(pictures.scores(board, out / f"{name}_scores.png"))

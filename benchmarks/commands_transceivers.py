@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,9 @@ from semcom_gym.benchmarks.errors import user_input
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import usable_device
 
-NETWORKS = ("deepjscc",)
+NETWORKS = ("deepjscc", "classifier")
+OWN = {"deepjscc": ("tested", "example", "specialist"), "classifier": ("backbone",)}
+"""Options of `profile` that belong to one network."""
 
 
 def add_to(commands: Any) -> None:
@@ -29,16 +33,31 @@ def add_to(commands: Any) -> None:
     images.add_argument("sets", nargs="*", metavar="SET", help="of fetch: names of sets (default: all it can fetch)")
     profile = add(
         commands, "profile", _profile, "train a transceiver, measure it and fit the curve that the environments read",
-        "  semcom-gym profile deepjscc --device cpu --size small --out runs/deepjscc\n\n"
+        "  semcom-gym profile deepjscc --device cpu --size small --out runs/deepjscc\n"
+        "  semcom-gym profile classifier --backbone vgg --device cpu --size small --out runs/vgg\n\n"
         "Ctrl-C keeps the network so far and every finished measurement: the same command goes on from there.",
     )  # fmt: skip
     profile.add_argument("network", help=f"one of: {', '.join(NETWORKS)}")
     profile.add_argument("--device", default="cpu", help="cpu, cuda (default: %(default)s)")
     profile.add_argument("--size", default="small", help="small (for a CPU) or full (for a GPU) (default: %(default)s)")
-    profile.add_argument("--crops", type=int, help="crops to train on, repeats counted (default: those of the size)")
     profile.add_argument(
-        "--images", nargs="+", default=["photos"], metavar="SET",
-        help="sets of images by name, or folders of images (default: photos)",
+        "--train-images", "--crops", type=int, metavar="N", dest="train_images",
+        help="images or crops to train on, repeats counted (default: those of the size)",
+    )  # fmt: skip
+    profile.add_argument(
+        "--images", nargs="+", metavar="SET",
+        help="sets of images by name, or folders of images; one, with classes, for the classifier "
+        "(default: photos, for the classifier stamps)",
+    )  # fmt: skip
+    profile.add_argument("--backbone", help="of the classifier: resnet or vgg (default: resnet)")
+    profile.add_argument(
+        "--tested", nargs="+", default=[], metavar="SET",
+        help="sets held out, measured one by one; the curve is that of the first (default: those of --images)",
+    )  # fmt: skip
+    profile.add_argument("--example", metavar="PICTURE", help="a picture to send by deep JSCC and by JPEG, and to draw")
+    profile.add_argument(
+        "--specialist", nargs=2, action="append", default=[], metavar=("MAPS", "SNR_DB"),
+        help="train a network for this point alone and compare it with that in OUT; may be repeated",
     )  # fmt: skip
     profile.add_argument("--seed", type=int, default=0, help="decides everything (default: %(default)s)")
     profile.add_argument("--out", help="folder of results (default: runs/profile_NETWORK_SIZE)")
@@ -80,23 +99,68 @@ def _profile(args: argparse.Namespace) -> Job:
     validate.choice("network", args.network, NETWORKS)
     for module in ("torch", "tqdm", "matplotlib", "tensorboard"):
         baselines.solution.require(module, "profile")
-    from semcom_gym.benchmarks import profiles
-    from semcom_gym.transceivers.deepjscc import training
-
-    validate.choice("size", args.size, training.SIZES)
+    for network, names in OWN.items():
+        for name in names:
+            if network != args.network and getattr(args, name):
+                raise ValueError(f"--{name} is an option of {network}, not of {args.network}")
     validate.integer("seed", args.seed, low=0)
     usable_device(args.device)
-    size = training.SIZES[args.size]
-    if args.crops is not None:
-        size = dataclasses.replace(size, crops=args.crops)
-    out = store.make_folder(args.out or f"runs/profile_{args.network}_{args.size}")
+    return _classifier(args) if args.network == "classifier" else _deepjscc(args)
+
+
+def _classifier(args: argparse.Namespace) -> Job:
+    from semcom_gym.benchmarks import profile_classifier
+    from semcom_gym.transceivers.classifier import training
+    from semcom_gym.transceivers.classifier.network import BACKBONES
+
+    sets, backbone = args.images or ["stamps"], args.backbone or "resnet"
+    validate.choice("backbone", backbone, BACKBONES)
+    if len(sets) > 1:
+        raise ValueError(f"the classifier takes one set of images, got {' '.join(sets)}")
+    asked = _asked(args, sets, training.SIZES, "images", f"_{backbone}")
+    profile = profile_classifier.Profile(**asked, backbone=backbone)
+    return Job(lambda: _checked(partial(profile_classifier.classifier, profile)), profile_classifier.show, profile.kept)
+
+
+def _deepjscc(args: argparse.Namespace) -> Job:
+    from semcom_gym.benchmarks import profile_specialists, profiles
+    from semcom_gym.transceivers.deepjscc import training
+
+    asked = _asked(args, args.images or ["photos"], training.SIZES, "crops")
+    example = Path(args.example) if args.example else None
+    profile = profiles.Profile(**asked, tested=tuple(args.tested), example=example)
+    if args.specialist:
+        points = [_point(*pair) for pair in args.specialist]
+        profile_specialists.check(points, profile)
+        work, show = partial(profile_specialists.specialists, profile, points), profile_specialists.show
+    else:
+        work, show = partial(profiles.deepjscc, profile), profiles.show
+    return Job(lambda: _checked(work), show, profile.kept)
+
+
+def _asked(
+    args: argparse.Namespace, sets: list[str], sizes: Mapping[str, Any], count: str, suffix: str = ""
+) -> dict[str, Any]:
+    """What all networks are asked for. count: the field of a size that --train-images sets."""
+    validate.choice("size", args.size, sizes)
+    size = sizes[args.size]
+    if args.train_images is not None:
+        size = dataclasses.replace(size, **{count: args.train_images})
+    out = store.make_folder(args.out or f"runs/profile_{args.network}{suffix}_{args.size}")
     log = Path(args.tensorboard) if args.tensorboard else out / "tensorboard"
-    profile = profiles.Profile(tuple(args.images), args.size, size, args.device, args.seed, out, log)
-    return Job(lambda: _run_profile(profile), profiles.show, lambda: profiles.kept(profile))
+    return {
+        "sets": tuple(sets), "name": args.size, "size": size, "device": args.device, "seed": args.seed, "out": out,
+        "tensorboard": log,
+    }  # fmt: skip
 
 
-def _run_profile(profile: Any) -> dict[str, Any]:
-    from semcom_gym.benchmarks import profiles
+def _point(maps: str, snr_db: str) -> tuple[int, float]:
+    try:
+        return int(maps), float(snr_db)
+    except ValueError:
+        raise ValueError(f"--specialist takes a number of maps and an SNR in dB, got {maps} {snr_db}") from None
 
+
+def _checked(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     with user_input():  # sets may be missing, the folder's checkpoint another's
-        return profiles.deepjscc(profile)
+        return work()

@@ -12,13 +12,15 @@ from semcom_gym.benchmarks import protocol, stats, store
 from semcom_gym.benchmarks.certificates import certificate
 from semcom_gym.benchmarks.competitors import Competitor, solver
 from semcom_gym.benchmarks.progress import bar
+from semcom_gym.envs.arrays import Array
 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A competitor's result. loss and feasible are shares; seconds per decision; n scores: instances times seeds.
 
-    behind_first: paired difference of mean score to the first row.
+    behind_first: paired difference of mean score to the first row. losses (seeds, instances): of every decision,
+    infinite where it is infeasible, NaN on instances that do not count; None where a file does not hold them.
     """
 
     method: str
@@ -30,6 +32,7 @@ class Row:
     seconds: float
     n: int
     behind_first: stats.Estimate
+    losses: Array | None = dataclasses.field(default=None, compare=False, repr=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,4 +109,12 @@ def _row(competitor: Competitor, scores: protocol.Scores, first: Any) -> Row:
         seconds=scores.seconds,
         n=scores.score.size,
         behind_first=stats.difference(scores.score, first),
+        losses=_losses(scores),
     )
+
+
+def _losses(scores: protocol.Scores) -> Array:
+    """(seeds, instances) the loss of every decision, see :class:`Row`."""
+    losses = np.full((len(scores.loss), len(scores.kept)), np.nan)
+    losses[:, scores.kept] = np.where(np.isnan(scores.loss), np.inf, scores.loss)
+    return losses

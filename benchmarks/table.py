@@ -6,7 +6,7 @@ import csv
 import io
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from semcom_gym.benchmarks import store
 
@@ -44,9 +44,34 @@ def csv_text(boards: Sequence[Leaderboard]) -> str:
     return csv_table(header, rows)
 
 
-def json_text(boards: Sequence[Leaderboard]) -> str:
-    """All leaderboards as JSON; what is not a number is null."""
-    return store.dumps({"leaderboards": boards}, indent=1) + "\n"
+def json_text(boards: Sequence[Leaderboard], made: dict[str, Any] | None = None) -> str:
+    """All leaderboards, without the losses of single decisions, as JSON; what is not a number is null.
+
+    made: the command and the machine, None where nobody knows.
+    """
+    plain = store.plain(boards)
+    for board in plain:
+        for row in board["rows"]:
+            del row["losses"]
+    return store.dumps({"made": made, "leaderboards": plain}, indent=1) + "\n"
+
+
+LOSSES = ("task", "method", "seed")
+"""How a table of losses begins; a column per instance follows."""
+
+
+def losses_csv(boards: Sequence[Leaderboard]) -> str:
+    """The loss of every decision, a line per method and training seed: "inf" where infeasible, empty where the
+    instance does not count.
+    """
+    rows = [
+        [board.task, row.method, seed, *("" if math.isnan(loss) else f"{loss:.5g}" for loss in losses)]
+        for board in boards
+        for row in board.rows
+        for seed, losses in enumerate(row.losses if row.losses is not None else ())
+    ]
+    most = max((board.n for board in boards), default=0)
+    return csv_table([*LOSSES, *map(str, range(most))], rows)
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]], left: Sequence[int] = (0,)) -> str:

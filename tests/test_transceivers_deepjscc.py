@@ -1,21 +1,13 @@
-"""Deep JSCC: the network, its measurement, and the profile from images to a curve file."""
+"""Deep JSCC: the network and its measurement."""
 
 from __future__ import annotations
-
-import dataclasses
-import json
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from semcom_gym import envs
-from semcom_gym.benchmarks import cli, profiles
-from semcom_gym.transceivers import channel, checkpoint, data, metrics
-from semcom_gym.transceivers.deepjscc import measure, training
+from semcom_gym.transceivers import channel, metrics
+from semcom_gym.transceivers.deepjscc import measure
 from semcom_gym.transceivers.deepjscc.network import Config, DeepJSCC, ratio
 
 torch.set_num_threads(1)
@@ -144,117 +136,6 @@ def test_psnr_is_the_mean_over_crops_with_the_same_noise_everywhere() -> None:
     assert first[0]["psnr_db"] == pytest.approx(np.mean(values), rel=1e-6)
     assert first[0]["error"] == pytest.approx(np.std(values, ddof=1) / 300**0.5, rel=1e-5)
     assert (first[0]["ratio"], first[0]["snr_db"]) == (4 / 96, 5.0)
+    assert measure.psnr_of_crops(net, crops, 4, 5.0).tolist() == pytest.approx(values, rel=1e-5)
     with pytest.raises(ValueError, match="at least 2 crops, got 1"):
         measure.psnr_db(net, crops[:1], [4], 5.0)
-
-
-# --- profile ---------------------------------------------------------------------------------------------------------
-@pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with pictures, a grid of a few points and a size of a few seconds."""
-    (tmp_path / "pictures").mkdir()
-    for k, picture in enumerate(smooth(30, 48, seed=5)):
-        Image.fromarray(picture.transpose(1, 2, 0)).save(tmp_path / "pictures" / f"{k}.png")
-    tiny = training.Size(width=8, side=16, crops=6_400, batch=16, pool=300, tested=60, learning_rate=5e-3)
-    monkeypatch.setitem(training.SIZES, "small", tiny)
-    monkeypatch.setattr(profiles, "SNRS_DB", (-5.0, 0.0, 10.0))
-    monkeypatch.setattr(profiles, "MAPS", (4, 8, 16, 32))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def profile(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
-    code = cli.main(["profile", "deepjscc", "--images", "pictures", "--out", "out", *arguments])
-    captured = capsys.readouterr()
-    return code, captured.out, captured.err
-
-
-def test_from_images_to_a_curve(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    code, out, err = profile(capsys, "--json")
-    assert code == 0, err
-    report = json.loads(out)
-    curve = json.loads((folder / "out" / "deepjscc_small.json").read_text())
-    assert len(curve["points"]) == 12
-    source = curve["provenance"]
-    assert source["images_seen"] == 6_400
-    assert source["weights_sha256"] == report["weights_sha256"] == training.load("out/network.pt").weights_sha256
-    assert source["command"].endswith("--size small --crops 6400 --seed 0 --images pictures")
-    assert {"parameter_count", "data_set", "seed", "device", "versions"} <= set(source)
-    trained = training.load(folder / "out" / "network.pt").network
-    crops, _ = training.crops(["pictures"], "test", 16, 60, 0)
-    assert measure.psnr_db(trained, crops, [16], 10.0)[0] == report["anchor"]
-    assert len(report["pictures_db"]) == len(data.load("pictures", "test")) > 1
-    image = data.load("pictures", "test").images[0]
-    crops = torch.from_numpy(data.crops([image], 16, 250, np.random.default_rng([0, 2])))
-    assert measure.psnr_db(trained, crops, [16], 10.0)[0]["psnr_db"] == report["pictures_db"][0]
-    loose = dataclasses.replace(envs.problem("training").preset("default"), psnr_range_db=(1.0, 2.0))
-    assert dataclasses.replace(loose, psnr_curve="out/deepjscc_small.json").psnr_parameters[0] > 0
-    assert (folder / "out" / "surface.png").stat().st_size > 10_000
-    assert len((folder / "out" / "surface.csv").read_text().splitlines()) == 13
-    files = {path: path.read_bytes() for path in (folder / "out").glob("*.*")}
-    code, out, _ = profile(capsys)  # nothing is left to do
-    assert code == 0
-    assert "PSNR at rho = 0.167 and 10 dB" in out
-    assert {path: path.read_bytes() for path in files} == files
-    code, _, err = profile(capsys, "--crops", "640")
-    assert (code, err.count("\n")) == (2, 1)
-    assert "was made with training" in err
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["--size", "huge"], "unknown size 'huge'"),
-        (["--device", "abacus"], "device 'abacus' cannot be used"),
-        (["--crops", "0"], "crops must be >= 1"),
-        (["--seed", "-1"], "seed must be >= 0"),
-        (["--images", "nowhere"], "nowhere"),
-        (["--images", "pictures", "pictures"], "two sets of images have the name"),
-    ],
-)
-def test_mistakes_in_one_line(
-    folder: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
-) -> None:
-    code, out, err = profile(capsys, *arguments)
-    assert (code, out) == (2, "")
-    assert message in err
-    assert err.startswith("semcom-gym: error: ")
-    assert err.count("\n") == 1
-
-
-def test_a_foreign_checkpoint_in_one_line(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (folder / "out").mkdir()
-    checkpoint.save(folder / "out" / "network.pt", "classifier", {})
-    code, _, err = profile(capsys)
-    assert (code, err.count("\n")) == (2, 1)
-    assert "is of a 'classifier', not of a 'deepjscc'" in err
-
-
-def test_ctrl_c_says_what_is_kept(
-    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def interrupted(*arguments: Any, **more: Any) -> None:
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(training, "train", interrupted)
-    code, _, err = profile(capsys)
-    assert code == 130
-    assert "there was no checkpoint yet" in err
-
-
-def test_data_command(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SEMCOM_GYM_DATA", str(tmp_path))
-    assert cli.main(["data", "list", "--json"]) == 0
-    listed = {row["name"]: row for row in json.loads(capsys.readouterr().out)["sets"]}
-    assert {"photos", "cifar10", "kodak"} <= set(listed)
-    assert not any(row["there"] for row in listed.values())
-    for arguments, message in (
-        (["data", "show"], "unknown action 'show'"),
-        (["data", "list", "photos"], "data list takes no names"),
-        (["data", "fetch", "imagenet"], "'imagenet'"),
-        (["data", "fetch", "kodak"], "'kodak'"),
-    ):
-        assert cli.main(arguments) == 2
-        err = capsys.readouterr().err
-        assert message in err
-        assert err.count("\n") == 1

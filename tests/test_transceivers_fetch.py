@@ -68,6 +68,8 @@ def shop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for package in SETS["photos"].packages:
         build(shop, package.name, (*package.files, f"{Path(package.files[0]).parent}/drawing.jpg"))
     build(shop, "tuxpaint-stamps-default", tuple(f"{STAMPS}/{path}" for path in CUT_OUTS + LEFT_OUT))
+    samples = SETS["samples"].packages[0]
+    build(shop, samples.name, (*samples.files, f"{Path(samples.files[-1]).parent}/drawing.jpg"))
     tools = tmp_path / "tools"
     tools.mkdir()
     (tools / "apt-get").write_text(APT.format(shop=shop))
@@ -85,12 +87,13 @@ def downloaded(shop: Path) -> list[str]:
 def test_fetch_keeps_the_photographs_only_and_says_where_from(shop: Path) -> None:
     told: list[str] = []
     rows = data.fetch(report=told.append)
-    assert [(row["name"], row["there"], row["pictures"]) for row in rows] == [("photos", True, 37), ("stamps", True, 4)]
+    counts = [("photos", True, 37), ("stamps", True, 4), ("samples", True, 20)]
+    assert [(row["name"], row["there"], row["pictures"]) for row in rows] == counts
     assert told[:2] == ["lomiri-wallpapers-16.04: downloading", "lomiri-wallpapers-16.04: unpacking 0 MB"]
     cache = data.cache_folder()
     assert not [path for path in cache.rglob("*") if path.name in ("drawing.jpg", "program", "tux.png", "house.png")]
     assert not [path for path in cache.rglob("*") if path.suffix == ".deb"]
-    for package in (*SETS["photos"].packages, *SETS["stamps"].packages):
+    for package in (package for name in data.FETCHED for package in SETS[name].packages):
         folder = next(cache.glob(f"*/{package.name}"))
         found = json.loads((folder / "manifest.json").read_text())
         hashed = subprocess.run(["sha256sum", shop / f"{package.name}.deb"], capture_output=True, text=True, check=True)
@@ -115,6 +118,17 @@ def test_fetched_sets_load(shop: Path) -> None:
     assert "37 pictures" in text
     assert "tuxpaint-stamps-default 1:2.3-4" in text
     assert "unpack a copy of yours to" in text
+
+
+def test_a_test_set_has_no_other_split(shop: Path) -> None:
+    data.fetch(["samples"])
+    whole, test = data.load("samples", "all"), data.load("samples", "test")
+    assert len(test) == 20
+    assert test.sha256 == whole.sha256
+    assert (test.licence, test.source) == ("mixed, see the package", "opencv-doc 1:2.3-4")
+    for split in ("train", "validation"):
+        with pytest.raises(ValueError, match=f"samples is a test set of 20 pictures; split must be .*, got '{split}'"):
+            data.load("samples", split)
 
 
 def test_an_interrupted_fetch_goes_on(shop: Path) -> None:
@@ -182,7 +196,9 @@ def test_a_package_without_the_pictures_is_refused(shop: Path) -> None:
 
 
 def test_mistakes(shop: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ValueError, match=r"unknown data set 'stamp'; valid: photos, stamps; did you mean 'stamps'"):
+    with pytest.raises(
+        ValueError, match=r"unknown data set 'stamp'; valid: photos, stamps, samples; did you mean 'stamps'"
+    ):
         data.fetch(["stamp"])
     with pytest.raises(ValueError, match=r"'cifar10' is in no Debian package; unpack a copy of yours to"):
         data.fetch(["cifar10"])

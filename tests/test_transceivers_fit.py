@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from semcom_gym import envs
+from semcom_gym.envs.curve import Curve
 from semcom_gym.envs.training import physics
 from semcom_gym.transceivers.deepjscc import fit
 
@@ -25,10 +26,15 @@ def surface(coefficients: tuple[float, ...], noise_db: float = 0.0, seed: int = 
     return np.column_stack((ratio, snr_db, psnr + noise_db * np.random.default_rng(seed).standard_normal(len(psnr))))
 
 
+def coefficients(curve: Curve) -> np.ndarray:
+    return np.array([curve.parameters[name] for name in fit.NAMES])
+
+
 @pytest.mark.parametrize("truth", TRUTHS)
 def test_recovers_the_coefficients(truth: tuple[float, ...]) -> None:
     curve = fit.fit_psnr(surface(truth))
-    assert list(curve.parameters.values()) == pytest.approx(truth, rel=1e-4)
+    assert coefficients(curve) == pytest.approx(truth, rel=1e-4)
+    assert curve.parameters["max_snr_db"] == 20.0  # the largest of the points
     assert curve.goodness["rmse"] < 1e-6
     assert curve.goodness["cross_validated_mae"] < 1e-5
     assert curve.goodness["r2"] == pytest.approx(1.0)
@@ -37,7 +43,7 @@ def test_recovers_the_coefficients(truth: tuple[float, ...]) -> None:
 @pytest.mark.parametrize("truth", TRUTHS)
 def test_with_noise_it_is_the_least_squares_fit(truth: tuple[float, ...]) -> None:
     points = surface(truth, noise_db=0.3)
-    found = np.array(list(fit.fit_psnr(points).parameters.values()))
+    found = coefficients(fit.fit_psnr(points))
 
     def total(coefficients: np.ndarray) -> float:
         return float(np.sum((fit.psnr_db(coefficients, points[:, 0], points[:, 1]) - points[:, 2]) ** 2))
@@ -49,7 +55,7 @@ def test_with_noise_it_is_the_least_squares_fit(truth: tuple[float, ...]) -> Non
 def test_figures_of_the_fit_are_those_of_its_residuals() -> None:
     points = surface(TRUTHS[2], noise_db=0.3)
     curve = fit.fit_psnr(points)
-    a, cr, cs, b = curve.parameters.values()
+    a, cr, cs, b = coefficients(curve)
     left = [a * np.log(cr * r + cs * s + b) - p for r, s, p in points]
     assert curve.goodness["mae"] == pytest.approx(sum(abs(e) for e in left) / len(left))
     assert curve.goodness["rmse"] == pytest.approx((sum(e * e for e in left) / len(left)) ** 0.5)

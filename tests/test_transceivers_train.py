@@ -27,11 +27,12 @@ def network(width: int = 4) -> nn.Module:
         return nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.PReLU(), nn.Conv2d(width, 3, 3, padding=1))
 
 
-def sample(rng: np.random.Generator, count: int) -> Tensor:
-    return torch.from_numpy(rng.integers(256, size=(count, 3, 8, 8), dtype=np.uint8))
+def sample(rng: np.random.Generator, count: int) -> train.Batch:
+    return (torch.from_numpy(rng.integers(256, size=(count, 3, 8, 8), dtype=np.uint8)),)
 
 
-def loss(net: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:
+def loss(net: nn.Module, batch: train.Batch, generator: torch.Generator, done: float) -> Tensor:
+    images = batch[0]
     noise = 0.1 * torch.randn(images.shape, generator=generator)
     return (net(images + noise) - images).square().mean()
 
@@ -59,23 +60,40 @@ def test_a_seed_decides_everything_and_no_global_stream_is_used(tmp_path: Path) 
 
 
 def test_every_step_has_images_and_noise_of_its_own(tmp_path: Path) -> None:
-    seen: list[tuple[float, ...]] = []
+    seen: list[tuple[float, float, float]] = []
 
-    def followed(net: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:
+    def followed(net: nn.Module, batch: train.Batch, generator: torch.Generator, done: float) -> Tensor:
         state = generator.get_state()
-        seen.append((images.sum().item(), torch.rand(1, generator=generator).item()))
-        return loss(net, images, generator.set_state(state))
+        seen.append((batch[0].sum().item(), torch.rand(1, generator=generator).item(), done))
+        return loss(net, batch, generator.set_state(state), done)
 
     run(tmp_path / "a.pt", loss=followed)
     assert len(seen) == 12
     assert all(len(set(column)) == 12 for column in zip(*seen, strict=True))
+    assert [row[2] for row in seen] == [step / 12 for step in range(12)]
+
+
+def test_what_belongs_to_an_image_stays_with_it(tmp_path: Path) -> None:
+    """Images come as values in [0, 1], labels as they are."""
+
+    def labelled(rng: np.random.Generator, count: int) -> train.Batch:
+        labels = torch.from_numpy(rng.integers(256, size=count))
+        return labels[:, None, None, None].expand(count, 3, 8, 8).to(torch.uint8), labels
+
+    def compared(net: nn.Module, batch: train.Batch, generator: torch.Generator, done: float) -> Tensor:
+        images, labels = batch
+        assert labels.dtype == torch.int64
+        assert torch.equal(images, (labels.float() / 255.0)[:, None, None, None].expand(8, 3, 8, 8))
+        return loss(net, batch, generator, done)
+
+    assert run(tmp_path / "a.pt", sample=labelled, loss=compared)[0]["finished"]
 
 
 def test_it_learns(tmp_path: Path) -> None:
     figures: list[float] = []
 
-    def followed(net: nn.Module, images: Tensor, generator: torch.Generator) -> Tensor:
-        value = loss(net, images, generator)
+    def followed(net: nn.Module, batch: train.Batch, generator: torch.Generator, done: float) -> Tensor:
+        value = loss(net, batch, generator, done)
         figures.append(value.item())
         return value
 
@@ -87,7 +105,7 @@ def test_it_learns(tmp_path: Path) -> None:
 def test_ctrl_c_ends_the_step_and_the_same_call_goes_on(tmp_path: Path, at: int) -> None:
     calls = []
 
-    def interrupting(rng: np.random.Generator, count: int) -> Tensor:
+    def interrupting(rng: np.random.Generator, count: int) -> train.Batch:
         calls.append(count)
         if len(calls) == at:
             signal.raise_signal(signal.SIGINT)
@@ -139,7 +157,7 @@ def test_settings_are_checked(changes: dict[str, Any], message: str) -> None:
 
 def test_a_loss_that_is_not_finite_is_said(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"the loss is not finite at step 0: try a learning rate below"):
-        run(tmp_path / "a.pt", loss=lambda net, images, generator: loss(net, images, generator) * math.nan)
+        run(tmp_path / "a.pt", loss=lambda *given: loss(*given) * math.nan)
     assert not (tmp_path / "a.pt").exists()
 
 

@@ -31,8 +31,10 @@ LOG_EVERY = 50  # steps
 WARM_UP, FINAL_RATE = 0.02, 0.01  # share of the steps; share of the learning rate at the end
 KEYS = ("identity", "weights", "optimizer", "record")
 
-Sample = Callable[[np.random.Generator, int], Tensor]
-Loss = Callable[[nn.Module, Tensor, torch.Generator], Tensor]
+Batch = tuple[Tensor, ...]
+"""The images first, then what belongs to each of them, such as labels."""
+Sample = Callable[[np.random.Generator, int], Batch]
+Loss = Callable[[nn.Module, Batch, torch.Generator, float], Tensor]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,8 +80,9 @@ def train(
 ) -> dict[str, Any]:
     """Train ``network`` on the device ``where``, or go on from the checkpoint at ``path``; returns the record.
 
-    sample: images (n, 3, H, W), uint8, from a generator and n. loss: of the network on images in [0, 1]; its random
-    draws come from the generator. evaluate: figures for the log. identity: what decides the result, plain values;
+    sample: a batch from a generator and n: images (n, 3, H, W), uint8, and any tensors beside them. loss: of the
+    network on the batch, its images now in [0, 1], with the share of the training that is done; its random draws come
+    from the generator. evaluate: figures for the log. identity: what decides the result, plain values;
     a checkpoint of another identity is refused. tensorboard: folder of the log, none if None.
     The record has ``step``, ``images``, ``seconds``, ``finished`` and ``curve`` (the evaluations).
 
@@ -91,7 +94,7 @@ def train(
     optimizer = torch.optim.Adam(network.parameters(), settings.learning_rate)
     record: dict[str, Any] = {"step": 0, "images": 0, "seconds": 0.0, "finished": False, "curve": []}
     if Path(path).exists():
-        content = _resume(Path(path), kind, identity)
+        content = resume(Path(path), kind, identity)
         checkpoint.load_weights(network, content["weights"], path)
         record = content["record"]
         if record["finished"]:
@@ -111,7 +114,11 @@ def train(
         total=settings.steps * settings.batch, initial=record["images"], unit="image", unit_scale=True, leave=False,
         file=sys.stderr, disable=None if progress else True,
     )  # fmt: skip
-    with contextlib.closing(bar), _log(tensorboard, record["step"]) as log, _deferred_interrupt() as interrupted:
+    with (
+        contextlib.closing(bar),
+        tensorboard_log(tensorboard, record["step"]) as log,
+        deferred_interrupt() as interrupted,
+    ):
         while not record["finished"]:
             step = record["step"]
             rate = settings.learning_rate * _schedule(step, settings.steps)
@@ -146,11 +153,11 @@ def _step(
     """One step of the optimiser: the loss and the norm of its gradient, before clipping."""
     rng = np.random.default_rng([settings.seed, step])
     generator.manual_seed(int(rng.integers(2**63)))
-    images = sample(rng, settings.batch).to(where, non_blocking=True)
+    images, *others = (tensor.to(where, non_blocking=True) for tensor in sample(rng, settings.batch))
     images = images.to(torch.float32, memory_format=torch.channels_last) / 255.0
     network.train()
     with torch.autocast("cuda", torch.bfloat16, enabled=where.type == "cuda"):
-        value = loss(network, images, generator)
+        value = loss(network, (images, *others), generator, step / settings.steps)
     for group in optimizer.param_groups:
         group["lr"] = rate
     optimizer.zero_grad(set_to_none=True)
@@ -169,7 +176,8 @@ def _schedule(step: int, steps: int) -> float:
     return FINAL_RATE + (1.0 - FINAL_RATE) * 0.5 * (1.0 + math.cos(math.pi * done))
 
 
-def _resume(path: Path, kind: str, identity: dict[str, Any]) -> dict[str, Any]:
+def resume(path: Path, kind: str, identity: dict[str, Any]) -> dict[str, Any]:
+    """The checkpoint at ``path``. Raises ValueError, in one line, for one of another identity or none at all."""
     content = checkpoint.load(path, kind, KEYS)
     for name, value in identity.items():
         found = content["identity"].get(name)
@@ -181,7 +189,7 @@ def _resume(path: Path, kind: str, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _log(folder: str | Path | None, step: int) -> Iterator[Callable[[dict[str, float], int], None]]:
+def tensorboard_log(folder: str | Path | None, step: int) -> Iterator[Callable[[dict[str, float], int], None]]:
     """A function that writes figures to TensorBoard, or nowhere."""
     if folder is None:
         yield lambda figures, step: None
@@ -200,7 +208,7 @@ def _log(folder: str | Path | None, step: int) -> Iterator[Callable[[dict[str, f
 
 
 @contextlib.contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Ctrl-C only raises a flag, so that no step is cut in two; the second Ctrl-C acts at once."""
     flag = threading.Event()
     if threading.current_thread() is not threading.main_thread():

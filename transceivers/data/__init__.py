@@ -1,8 +1,9 @@
 """Pictures to train and measure on: fetched photographs, the usual data sets, any folder; NumPy arrays throughout."""
 
 from semcom_gym.transceivers.data.cache import cache_folder, describe, table
+from semcom_gym.transceivers.data.composites import composites
 from semcom_gym.transceivers.data.crops import crops
 from semcom_gym.transceivers.data.fetch import FETCHED, fetch
 from semcom_gym.transceivers.data.sets import SPLITS, Images, load
 
-__all__ = ["FETCHED", "SPLITS", "Images", "cache_folder", "crops", "describe", "fetch", "load", "table"]
+__all__ = ["FETCHED", "SPLITS", "Images", "cache_folder", "composites", "crops", "describe", "fetch", "load", "table"]

@@ -37,13 +37,16 @@ class Package:
 
 @dataclasses.dataclass(frozen=True)
 class DataSet:
-    """A data set. packages: what `fetch` brings; folder: where a user's copy lies inside the cache."""
+    """A data set. packages: what `fetch` brings; folder: where a user's copy lies inside the cache; test_only: of
+    fetched ones, that it has no other split.
+    """
 
     name: str
     what: str
     licence: str
     packages: tuple[Package, ...] = ()
     folder: str = ""
+    test_only: bool = False
 
 
 _LOMIRI = (
@@ -60,6 +63,13 @@ _PLASMA = (
     "BytheWater", "ColdRipple", "ColorfulCups", "DarkestHour", "EveningGlow", "FallenLeaf", "Grey", "Kite",
     "OneStandsOut", "Path", "summer_1am",
 )  # fmt: skip
+_OPENCV = (
+    "alphamat/input_images/plant", "data/aero1", "data/aloeL", "data/apple", "data/baboon", "data/board",
+    "data/building", "data/butterfly", "data/fruits", "data/home", "data/leuvenA", "data/messi5", "data/orange",
+    "data/squirrel_cls", "text/scenetext01", "text/scenetext02", "text/scenetext03", "text/scenetext04",
+    "text/scenetext05", "text/scenetext06",
+)  # fmt: skip
+_EXAMPLES = "usr/share/doc/opencv-doc/examples"
 
 PHOTOS = DataSet(
     "photos",
@@ -85,11 +95,19 @@ STAMPS = DataSet(
     "GPL-2",
     (Package("tuxpaint-stamps-default", "GPL-2"),),
 )
+SAMPLES = DataSet(
+    "samples",
+    "photographs among the examples of OpenCV, a test set only",
+    "mixed, see the package",
+    (Package("opencv-doc", "mixed, see the package", tuple(f"{_EXAMPLES}/{name}.jpg" for name in _OPENCV)),),
+    test_only=True,
+)
 SETS = {
     item.name: item
     for item in (
         PHOTOS,
         STAMPS,
+        SAMPLES,
         DataSet("cifar10", "CIFAR-10, the python version", AUTHORS, folder="cifar-10-batches-py"),
         DataSet("stl10", "STL-10, the binary version", AUTHORS, folder="stl10_binary"),
         DataSet("cub200", "CUB-200-2011", AUTHORS, folder="CUB_200_2011"),

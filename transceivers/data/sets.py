@@ -82,7 +82,11 @@ def _fetched(item: DataSet, split: str, short_side: int | None) -> Images:
     files = {f"{m['package']}/{path}": folder / path for folder, m in found for path in m["files"]}
     stamped = item.name == "stamps"
     kinds = {key: (stamp_class(key.partition("/")[2]) if stamped else None) for key in files}
-    keys = deal(list(files), split, [kinds[key] for key in files])
+    if item.test_only and split not in ("test", "all"):
+        raise ValueError(
+            f"{item.name} is a test set of {len(files)} pictures; split must be 'test' or 'all', got {split!r}"
+        )
+    keys = list(files) if item.test_only else deal(list(files), split, [kinds[key] for key in files])
     images = [pictures.decode(files[key], short_side, alpha=stamped) for key in keys]
     classes = tuple(CLASSES) if stamped else ()
     labels = np.array([classes.index(kinds[key]) for key in keys], np.int64) if stamped else None

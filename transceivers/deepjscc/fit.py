@@ -29,6 +29,8 @@ QUANTITY = "PSNR [dB] of reconstructed images against the compression rate rho a
 def fit_psnr(points: Array, name: str = "measured", *, provenance: Mapping[str, Any] | None = None) -> Curve:
     """The least-squares fit of (57) to ``points`` (m, 3), rows (rho, S in dB, PSNR in dB).
 
+    The curve has a further parameter, ``max_snr_db``: the largest SNR of the points, beyond which (57) goes on rising
+    where networks saturate, so that the environment takes P(rho, min(S, max_snr_db)).
     goodness: ``rmse``, ``mae``, ``largest_error`` and ``r2`` on the points and ``cross_validated_mae`` (5 folds,
     repeated 10 times), all but r2 in dB. Standard errors are from the Jacobian at the solution.
     Raises ValueError for points that are too few, not finite or on one line, and for a PSNR that does not rise with
@@ -47,7 +49,7 @@ def fit_psnr(points: Array, name: str = "measured", *, provenance: Mapping[str, 
     }
     return Curve(
         name=name, problem="training", kind="measured", quantity=QUANTITY, equation=EQUATION,
-        parameters=dict(zip(NAMES, found.tolist(), strict=True)),
+        parameters=dict(zip(NAMES, found.tolist(), strict=True)) | {"max_snr_db": float(points[:, 1].max())},
         standard_errors=dict(zip(NAMES, _standard_errors(found, points, residual).tolist(), strict=True)),
         points=points.tolist(), goodness=goodness, provenance=dict(provenance or {}),
     )  # fmt: skip

@@ -46,7 +46,6 @@ def loss(network: DeepJSCC, images: Tensor, generator: torch.Generator, span: Ra
     return metrics.mse(network(images, snr_db, maps, medium, generator), images).mean()
 
 
-@torch.no_grad()
 def psnr_db(
     network: DeepJSCC, crops: Tensor, maps: Sequence[int], snr_db: float, *, seed: int = 0, medium: str = "awgn"
 ) -> list[dict[str, float]]:
@@ -57,19 +56,26 @@ def psnr_db(
     """
     if len(crops) < 2:
         raise ValueError(f"a mean with an error needs at least 2 crops, got {len(crops)}")
-    network.eval()
-    where = next(network.parameters()).device
     points = []
     for count in maps:
-        generator = torch.Generator(where)
-        values = []
-        for k, part in enumerate(crops.split(BATCH)):
-            images = part.to(where).float() / 255.0
-            generator.manual_seed(seed * 1_000_003 + k)
-            n = len(images)
-            link = (torch.full((n,), float(snr_db), device=where), torch.full((n,), count, device=where))
-            values.append(metrics.psnr_db(network(images, *link, medium, generator), images).double().cpu())
-        psnr = torch.cat(values)
+        psnr = psnr_of_crops(network, crops, count, snr_db, seed=seed, medium=medium)
         error = float(psnr.std()) / math.sqrt(len(psnr))
         points.append({"ratio": ratio(count), "snr_db": float(snr_db), "psnr_db": float(psnr.mean()), "error": error})
     return points
+
+
+@torch.no_grad()
+def psnr_of_crops(
+    network: DeepJSCC, crops: Tensor, maps: int, snr_db: float, *, seed: int = 0, medium: str = "awgn"
+) -> Tensor:
+    """PSNR [dB] of every crop, float64 (n,), at one SNR and one number of maps; the noise is that of `psnr_db`."""
+    network.eval()
+    where = next(network.parameters()).device
+    generator, values = torch.Generator(where), []
+    for k, part in enumerate(crops.split(BATCH)):
+        images = part.to(where).float() / 255.0
+        generator.manual_seed(seed * 1_000_003 + k)
+        n = len(images)
+        link = (torch.full((n,), float(snr_db), device=where), torch.full((n,), maps, device=where))
+        values.append(metrics.psnr_db(network(images, *link, medium, generator), images).double().cpu())
+    return torch.cat(values)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -116,12 +115,14 @@ def train(
     device: str = "cpu",
     span: measure.Range = measure.Range(),  # noqa: B008 (frozen)
     medium: str = "awgn",
+    anchor: tuple[int, float] = measure.ANCHOR,
     tensorboard: str | Path | None = None,
     progress: bool = True,
 ) -> Trained:
     """Train on the ``train`` split of image sets, or go on from the checkpoint at ``path``.
 
-    span: SNRs and ratios trained for. medium: ``awgn`` or ``rayleigh``. tensorboard: folder of a log.
+    span: SNRs and ratios trained for. medium: ``awgn`` or ``rayleigh``. anchor: maps and SNR [dB] at which the PSNR is
+    followed. tensorboard: folder of a log.
     Raises ValueError, in one line, for a bad value, set, device or checkpoint.
     """
     where = usable_device(device)
@@ -142,17 +143,20 @@ def train(
         network = DeepJSCC(config)
     pool = pool.to(where)
 
-    def sample(rng: np.random.Generator, count: int) -> Tensor:
-        return pool[torch.from_numpy(rng.integers(len(pool), size=count)).to(where)]
+    def sample(rng: np.random.Generator, count: int) -> training.Batch:
+        return (pool[torch.from_numpy(rng.integers(len(pool), size=count)).to(where)],)
+
+    def loss(network: nn.Module, batch: training.Batch, generator: torch.Generator, done: float) -> Tensor:
+        return measure.loss(network, batch[0], generator, span, medium)
 
     def evaluate(network: nn.Module) -> dict[str, float]:
-        maps, snr_db = measure.ANCHOR
+        maps, snr_db = anchor
         point = measure.psnr_db(network, followed, [min(maps, config.maps)], snr_db, seed=seed, medium=medium)[0]
         return {"psnr_db": point["psnr_db"]}
 
     record = training.train(
-        network, settings, sample, functools.partial(measure.loss, span=span, medium=medium), path=path, kind=KIND,
-        identity=identity, evaluate=evaluate, where=where, tensorboard=tensorboard, progress=progress,
+        network, settings, sample, loss, path=path, kind=KIND, identity=identity, evaluate=evaluate, where=where,
+        tensorboard=tensorboard, progress=progress,
     )  # fmt: skip
     whole = {**identity, "training": dataclasses.asdict(settings)}
     return Trained(network, record, whole, checkpoint.weights_hash(network.state_dict()))

@@ -1,0 +1,93 @@
+"""What the profiles of all transceivers share: what is asked for, where a network was made, files, a few words."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+import json
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from semcom_gym import __version__
+from semcom_gym.benchmarks import store
+from semcom_gym.envs.curve import Curve
+
+
+@dataclasses.dataclass(frozen=True)
+class Profile:
+    """What is asked for. sets: names or folders of images. size: the amount of work, under its name."""
+
+    sets: tuple[str, ...]
+    name: str
+    size: Any
+    device: str
+    seed: int
+    out: Path
+    tensorboard: Path
+
+    @property
+    def checkpoint(self) -> Path:
+        """The network's file."""
+        return self.out / "network.pt"
+
+    def command_of(self, network: str, images: int, *more: str) -> str:
+        """The command line; a folder of images by its last part, as paths of a machine say nothing to others."""
+        sets = " ".join(Path(name).name for name in self.sets)
+        parts = (
+            f"semcom-gym profile {network}", *more, f"--device {self.device} --size {self.name}",
+            f"--train-images {images} --seed {self.seed} --images {sets}",
+        )  # fmt: skip
+        return " ".join(parts)
+
+    def kept(self) -> str:
+        """One line on what an interruption leaves."""
+        if not any(self.out.glob("network*.pt")):
+            return "there was no checkpoint yet"
+        return (
+            f"the network so far and finished measurements are kept in {self.out}; the same command goes on from there"
+        )
+
+
+def origin(profile: Profile, network: Any, weights_sha256: str) -> dict[str, Any]:
+    """Provenance that needs no knowledge of the network: its size and weights, device, versions, seed."""
+    import torch
+
+    where = "CPU" if profile.device == "cpu" else torch.cuda.get_device_name(torch.device(profile.device))
+    return {
+        "parameter_count": sum(value.numel() for value in network.parameters()),
+        "weights_sha256": weights_sha256,
+        "seed": profile.seed,
+        "device": where,
+        "versions": {"semcom-gym": __version__, "torch": torch.__version__, "python": platform.python_version()},
+    }
+
+
+def write_curve(curve: Curve, folder: Path) -> Path:
+    """The curve file, under the curve's name."""
+    path = folder / f"{curve.name}.json"
+    store.write_atomically(path, json.dumps(dataclasses.asdict(curve), indent=2) + "\n")
+    return path
+
+
+def write_table(path: Path, rows: Sequence[Mapping[str, Any]], digits: int = 6) -> Path:
+    """A CSV file of rows with the same keys; numbers with so many significant digits."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(rows[0])
+    writer.writerows([_entry(value, digits) for value in row.values()] for row in rows)
+    store.write_atomically(path, stream.getvalue())
+    return path
+
+
+def standard_error(values: Sequence[float]) -> float | None:
+    """Standard error of the mean; None of a single value."""
+    return float(np.std(values, ddof=1)) / len(values) ** 0.5 if len(values) > 1 else None
+
+
+def _entry(value: Any, digits: int) -> str:
+    return f"{value:.{digits}g}" if isinstance(value, float) else str(value)

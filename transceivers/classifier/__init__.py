@@ -1,0 +1,1 @@
+"""Task-oriented transceiver: classification of images from the features that are sent."""
