@@ -15,13 +15,24 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import BasePolicy
 
 from semcom_gym.agents.apg import APG
+from semcom_gym.agents.imitation import BC, DAgger
 from semcom_gym.agents.matching_policy import MatchingPolicy
 from semcom_gym.agents.pair_policy import SetMaskablePolicy
-from semcom_gym.agents.policies import SetActorCriticPolicy, SetPolicy, SetSACPolicy, SetTD3Policy, SetTQCPolicy
+from semcom_gym.agents.policies import (
+    SetActorCriticPolicy,
+    SetPolicy,
+    SetSACPolicy,
+    SetTD3Policy,
+    SetTQCPolicy,
+    space_kwargs,
+)
+from semcom_gym.agents.vec_env import make_vec_env
 from semcom_gym.envs import IDS, validate
 
 ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], type[BasePolicy]]] = {
     "apg": (APG, SetPolicy),
+    "bc": (BC, SetPolicy),
+    "dagger": (DAgger, SetPolicy),
     "ppo": (PPO, SetActorCriticPolicy),
     "a2c": (A2C, SetActorCriticPolicy),
     "sac": (SAC, SetSACPolicy),
@@ -31,7 +42,13 @@ ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], type[BasePolicy]]] = {
 }
 """Name -> algorithm and the set policy that ``policy: SetPolicy`` stands for."""
 
-POLICIES: dict[str, type[BasePolicy]] = {"MatchingPolicy": MatchingPolicy}
+OWN = ("apg", "bc", "dagger")
+"""Those of this package: the first needs the gradient of the reward, the others a solver."""
+
+POLICIES: dict[str, type[BasePolicy]] = {
+    "MatchingPolicy": MatchingPolicy,
+    "SetMaskablePolicy": SetMaskablePolicy,
+}
 """Other policies that a file may name."""
 
 
@@ -84,6 +101,23 @@ def arguments(settings: dict[str, Any], num_actions: int) -> dict[str, Any]:
     if "noise_std" in rest:
         rest["action_noise"] = NormalActionNoise(np.zeros(num_actions), np.full(num_actions, rest.pop("noise_std")))
     return rest
+
+
+def for_zoo(env_id: str, algo: str, preset: str | None = None) -> dict[str, Any]:
+    """The same hyper-parameters as rl-zoo3 reads them: the policy by its full name, with the sizes of the environment.
+
+    For algorithms of SB3 and sb3-contrib only. Write ``{env_id: for_zoo(...)}`` to a YAML file and hand it to
+    ``rl_zoo3.train`` as ``--conf-file``, with ``--gym-packages semcom_gym``.
+    """
+    validate.choice("algorithm of rl-zoo3", algo, [name for name in ALGORITHMS if name not in OWN])
+    settings = load(env_id, algo)
+    policy = POLICIES.get(settings["policy"], ALGORITHMS[algo][1])
+    venv = make_vec_env(env_id, 1, preset=preset).venv.unwrapped
+    settings["policy"] = f"{policy.__module__}.{policy.__qualname__}"
+    settings["policy_kwargs"] = space_kwargs(venv) | settings.get("policy_kwargs", {})
+    if preset is not None:
+        settings["env_kwargs"] = {"preset": preset}
+    return settings | ({"noise_type": "normal"} if "noise_std" in settings else {})
 
 
 def _schedule(name: str, text: str) -> Linear:

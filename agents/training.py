@@ -29,6 +29,7 @@ from tqdm import tqdm
 from semcom_gym import __version__
 from semcom_gym.agents import hyperparams as hp
 from semcom_gym.agents.callbacks import Reference, TrainingLog, Validation, log_hyperparameters, log_validation
+from semcom_gym.agents.imitation import BC
 from semcom_gym.agents.policies import space_kwargs
 from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
@@ -41,6 +42,7 @@ IDENTITY = ("env_id", "preset", "overrides", "algo", "seed", "hyperparams")  # w
 KEPT = ("reward", "objective", "feasible", "score", "gap")  # of each validation, in the curve of run.json
 LOG_EVERY = 10  # rollouts
 PICTURE_EVERY = 5  # validations
+WITH_MEMORY = (OffPolicyAlgorithm, BC)  # what they have collected is a part of a checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +73,7 @@ def train(
     progress: bool = True,
     **overrides: Any,
 ) -> Run:
-    """Train ``algo`` (apg, ppo, a2c, sac, tqc, td3, maskable_ppo) on an environment.
+    """Train ``algo`` (apg, bc, dagger, ppo, a2c, sac, tqc, td3, maskable_ppo) on an environment.
 
     timesteps: decisions to train on; num_envs: environments at once; those of ``agents/hyperparams`` if None.
     hyperparams: entries that replace those of the file. overrides: fields of Params.
@@ -141,13 +143,16 @@ def _command(identity: dict[str, Any]) -> str:
     settings = identity["hyperparams"]
     names = {"env": identity["env_id"], "algo": identity["algo"], "preset": identity["preset"]}
     names |= {"timesteps": settings["n_timesteps"], "num-envs": settings["n_envs"], "seed": identity["seed"]}
+    names |= {"expert": settings["expert"]} if "expert" in settings else {}
     changed = (f"--set {name}={value}" for name, value in identity["overrides"].items())
     return " ".join(["semcom-gym train", *(f"--{name} {value}" for name, value in names.items()), *changed])
 
 
 def _backend(algo: str, device: str) -> dict[str, str]:
-    """Where the environment computes: APG needs torch, and there the device of the model."""
+    """Where the environment computes: APG needs torch and there the device of the model, a solver needs float64."""
     usable_device(device)
+    if issubclass(hp.ALGORITHMS[algo][0], BC):
+        return {"dtype": "float64"}
     return {"backend": "torch", "device": device} if algo == "apg" else {}
 
 
@@ -170,7 +175,7 @@ def _restore(folder: Path, record: dict[str, Any], env: SB3VecEnv, device: str) 
         with zipfile.ZipFile(folder / "checkpoint.zip") as archive:
             record.update(json.loads(archive.read("record.json")))
             model = hp.ALGORITHMS[record["algo"]][0].load(io.BytesIO(archive.read("model.zip")), env, device)
-            if isinstance(model, OffPolicyAlgorithm):
+            if isinstance(model, WITH_MEMORY):
                 model.load_replay_buffer(io.BytesIO(archive.read("replay_buffer.pkl")))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         raise ValueError(f"the checkpoint in {str(folder)!r} is missing or corrupt: {error}") from None
@@ -260,7 +265,7 @@ class _Keeper(BaseCallback):
         with zipfile.ZipFile(stream, "w") as archive:
             archive.writestr("record.json", to_json(self.record))
             archive.writestr("model.zip", to_bytes(self.model))
-            if isinstance(self.model, OffPolicyAlgorithm):
+            if isinstance(self.model, WITH_MEMORY):
                 buffer = io.BytesIO()
                 self.model.save_replay_buffer(buffer)
                 archive.writestr("replay_buffer.pkl", buffer.getvalue())

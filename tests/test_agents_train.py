@@ -195,7 +195,7 @@ def test_solver_traces_beside_agents(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("kwargs", "message"),
     [
-        ({"algo": "dqn"}, "unknown algorithm 'dqn'; valid: apg, ppo, a2c, sac, tqc, td3"),
+        ({"algo": "dqn"}, "unknown algorithm 'dqn'; valid: apg, bc, dagger, ppo, a2c, sac, tqc, td3"),
         ({"env_id": "SemCom/CRRB-v0"}, "unknown environment id 'SemCom/CRRB-v0'"),
         ({"preset": "esy"}, "unknown crra preset 'esy'"),
         ({"device": "tpu9"}, "device 'tpu9' cannot be used"),
@@ -237,6 +237,8 @@ def test_corrupt_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 CONTINUOUS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0")
 IDS_OF = dict.fromkeys(agents.ALGORITHMS, CONTINUOUS) | {
     "apg": (*CONTINUOUS, "SemCom/SFMA-v0", "SemCom/ASCC-v0", "SemCom/Training-v0"),
+    "bc": (*CONTINUOUS, "SemCom/ASCC-v0", "SemCom/Training-v0", "SemCom/SFMAPairing-v0"),
+    "dagger": (*CONTINUOUS, "SemCom/ASCC-v0", "SemCom/Training-v0", "SemCom/SFMAPairing-v0"),
     "ppo": (*CONTINUOUS, "SemCom/ASCC-v0", "SemCom/Training-v0"),
     "sac": (*CONTINUOUS, "SemCom/ASCC-v0"),
     "maskable_ppo": ("SemCom/SFMAPairing-v0",),
@@ -253,5 +255,8 @@ def test_which_ids_have_hyperparameters(algo: str) -> None:
                 hyperparams.load(env_id, algo)
             continue
         settings = hyperparams.load(env_id, algo)
-        assert settings["policy"] == ("MatchingPolicy" if env_id == "SemCom/SFMA-v0" else "SetPolicy")
+        imitates = issubclass(agents.ALGORITHMS[algo][0], agents.BC)
+        other = {"SemCom/SFMA-v0": "MatchingPolicy"}
+        other |= {"SemCom/SFMAPairing-v0": "SetMaskablePolicy"} if imitates else {}
+        assert settings["policy"] == other.get(env_id, "SetPolicy")
         assert hyperparams.arguments(settings, 30)

@@ -14,7 +14,7 @@ from semcom_gym.baselines.crra.fit import fit_eta, gradient_descent, rmse
 from semcom_gym.envs import curve
 from semcom_gym.envs.crra.instance import ZETA
 
-NAMES = curve.shipped("crra")
+NAMES = [name for name in curve.shipped("crra") if not name.startswith("measured_")]
 RATIOS = np.linspace(0.0, 1.0, 41)
 PLAIN_START = (-1e-3, 5.0, 0.9, -0.05)
 

@@ -17,6 +17,9 @@ from semcom_gym.envs.arrays import Array, Batch
 ZETA = ("zeta1", "zeta2", "zeta3", "zeta4")
 SUCCESS_MODELS = ("exact", "approximate")
 CURVE_PINS = {
+    "measured_resnet_0db": "5d671ef5597fe62879c5cbacb61a1a4b80e20868d4c2ad1d3527c89e3d1655b5",
+    "measured_resnet_5db": "ba9f63400ab954e5a5de1deac42a14c0e6b8f955e9fedb8a99a4015146a2bcc7",
+    "measured_resnet_m5db": "133e8f3073ef075c06d20e2022ede0c851b3d519541af92ce7f4b441a72e9528",
     "resnet_0db": "71322a0e9e0bf0a97623a13cfe5b262ba78198fc48a2bfa4009b9b4e2cc5ee56",
     "resnet_5db": "27c97a13c50d088e5ac14ff828432c7fa130184a612add81353fdc27bb22a008",
     "resnet_m5db": "9e299e891affb30e678ada6a37ab4917093be789873644ec8f15836505504405",
@@ -55,7 +58,7 @@ class Params:
     min_distance_m: float = 50.0
     shadowing_db: float = 8.0
     service_weights: tuple[float, ...] = (0.2, 0.4, 0.6, 0.8)
-    curves: tuple[str, ...] = ("resnet_0db",)
+    curves: tuple[str, ...] = ("measured_resnet_0db",)
     max_ratio: float = 0.99
     success: str = "exact"
     selection: bool = False
@@ -124,7 +127,9 @@ class Params:
 
 PRESETS: dict[str, Params] = {
     "default": Params(),
-    "paper": Params(max_bandwidth_hz=20e6, max_power_w=1.0, shadowing_db=0.0, service_weights=(1.0,)),
+    "paper": Params(
+        max_bandwidth_hz=20e6, max_power_w=1.0, shadowing_db=0.0, service_weights=(1.0,), curves=("resnet_0db",)
+    ),
     "hard": Params(max_bandwidth_hz=10e6, max_power_w=1e-3),
     "select": Params(min_bandwidth_hz=0.6e6, min_power_w=0.3e-3, selection=True),
     "general": Params(bandwidth_range_hz=(2e6, 20e6), power_range_w=(1e-3, 0.1)),
