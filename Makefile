@@ -73,7 +73,8 @@ agents: $(VENV)/.all
 	$(TRAIN) --env SemCom/SFMA-v0 --preset default --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/SFMA-v0 --preset tight --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo apg --seed $$seed; \
-	$(TRAIN) --env SemCom/Training-v0 --preset default --algo apg --seed $$seed; done
+	$(TRAIN) --env SemCom/Training-v0 --preset default --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/Training-v0 --preset measured --algo apg --seed $$seed; done
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo ppo
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo sac --timesteps 50000
 	$(TRAIN) --env SemCom/SFMAPairing-v0 --preset default --algo maskable_ppo
@@ -88,6 +89,7 @@ agents: $(VENV)/.all
 	$(BIN)/semcom-gym ship runs/SFMAPairing-v0_default_maskable_ppo_seed0 -n 100
 	$(BIN)/semcom-gym ship $(call runs,ASCC-v0_default_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,Training-v0_default_apg) -n 100
+	$(BIN)/semcom-gym ship $(call runs,Training-v0_measured_apg) -n 100
 	set -e; for run in runs/*_seed*; do mkdir -p docs/results/learning/$${run#runs/}; \
 	cp $$run/run.json docs/results/learning/$${run#runs/}; done
 
@@ -118,7 +120,7 @@ results: $(VENV)/.all
 	$(ASCC) --preset default --set rate_action=absolute --method equal_mmse --refine 10 --search 10 \
 	--out docs/results/ascc_absolute --agent APG=runs/ASCC-v0_absolute_apg_seed0
 	$(ASCC) --preset hard two_user three_user paper --out docs/results/ascc_other
-	$(TRAINING) --prove --preset default paper hard large
+	$(TRAINING) --prove --preset default paper hard large measured
 	$(TRAINING) --preset default --refine 10 --search 10 --out docs/results/training_default \
 	--agent $(TRAINING_AGENTS) PPO=runs/Training-v0_default_ppo_seed0
 	set -e; for users in 5 20 50; do $(TRAINING) --preset default --set num_users=$$users --refine 10 \
@@ -126,6 +128,8 @@ results: $(VENV)/.all
 	$(TRAINING) --preset default --set num_users=$$users --set total_bandwidth_hz=$${users}e6 --refine 10 \
 	--method equal_bandwidth paper fast --agent $(TRAINING_AGENTS) --out docs/results/training_scaled_$$users; done
 	$(TRAINING) --preset paper hard large --out docs/results/training_other
+	$(TRAINING) --preset measured --refine 10 --search 10 --out docs/results/training_measured \
+	--agent APG=$(call commas,$(call runs,Training-v0_measured_apg)) APG_of_default=$(call commas,$(call runs,Training-v0_default_apg))
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
 	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight

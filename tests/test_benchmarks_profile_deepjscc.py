@@ -79,7 +79,7 @@ def test_from_images_to_a_curve_and_specialists(folder: Path, capsys: pytest.Cap
     assert "deep JSCC against JPEG over an ideal link at rho = 0.042: ahead at" in out
     assert {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files} == files
     check_specialists(folder, capsys, trained)
-    code, _, err = profile(capsys, "--crops", "640")
+    code, _, err = profile(capsys, "--train-images", "640")
     assert (code, err.count("\n")) == (2, 1)
     assert "was made with training" in err
 
@@ -139,7 +139,7 @@ def check_jpeg(folder: Path, report: dict[str, Any]) -> None:
 
 def check_specialists(folder: Path, capsys: pytest.CaptureFixture[str], universal: training.Trained) -> None:
     weights = (folder / "out" / "network.pt").read_bytes()
-    asked = ("--specialist", "8", "0", "--crops", "640", "--tested", "others")
+    asked = ("--specialist", "8", "0", "--train-images", "640", "--tested", "others")
     code, _, err = profile(capsys, *asked)
     assert code == 0, err
     first = (folder / "out" / "specialists" / "8_maps_0_dB" / "network.pt").stat().st_mtime_ns
@@ -176,7 +176,7 @@ def test_the_specialist_of_a_network_that_is_not_there(folder: Path, capsys: pyt
     [
         (["--size", "huge"], "unknown size 'huge'"),
         (["--device", "abacus"], "device 'abacus' cannot be used"),
-        (["--crops", "0"], "crops must be >= 1"),
+        (["--train-images", "0"], "crops must be >= 1"),
         (["--seed", "-1"], "seed must be >= 0"),
         (["--images", "nowhere"], "nowhere"),
         (["--images", "pictures", "pictures"], "two held-out sets of images have the name 'pictures'"),
@@ -221,7 +221,7 @@ def test_specialists_wait_for_the_end_and_know_their_place(folder: Path, capsys:
         identity = {"network": {"width": 8, "maps": 12}, "data": {}, "crops": {"side": 16, "pool": pool}}
         content["identity"] = identity
         checkpoint.save(folder / "out" / "network.pt", "deepjscc", content)
-        code, _, err = profile(capsys, "--specialist", maps, "0", "--crops", "16")
+        code, _, err = profile(capsys, "--specialist", maps, "0", "--train-images", "16")
         assert (code, err.count("\n")) == (2, 1)
         assert message in err
         assert not (folder / "out" / "specialists").exists()  # before any training

