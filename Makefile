@@ -11,13 +11,15 @@ export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-report lint results agents curves
+.PHONY: help demo test test-slow test-report package-check docs lint results agents curves
 
 help:
 	@echo 'make demo       install, score the published algorithms and the shipped agents, print a leaderboard'
 	@echo 'make test       ruff, mypy and the tests (under 15 minutes on 2 cores)'
 	@echo 'make test-slow  the longer studies'
 	@echo 'make test-report  the HTML report in a headless browser (installs chromium if it is missing)'
+	@echo 'make package-check  sdist and wheel, and the wheel alone in a fresh environment'
+	@echo 'make docs       the documentation site in build/site'
 	@echo 'make lint       ruff and mypy only'
 	@echo 'make curves     fetch images, train and measure the transceivers again (about two hours)'
 	@echo 'make agents     train and ship the agents again (about two hours)'
@@ -47,6 +49,16 @@ test-report: $(VENV)/.test
 	apt-get install -y -qq --no-install-recommends $(CHROMIUM) > /dev/null; } || \
 	{ echo 'make test-report needs chromium; as root: apt-get install $(CHROMIUM)' >&2; exit 1; }
 	$(BIN)/python -m pytest tests/browser_report.py
+
+package-check: $(VENV)/.test
+	@$(INSTALL) build
+	$(BIN)/python -m pytest tests/package_check.py
+
+# Warnings are errors, and a page that loads a script or a style from elsewhere is one.
+docs: $(VENV)/.docs
+	rm -rf build/site
+	$(BIN)/python -m sphinx -c docs -b html -W --keep-going -q -d build/doctrees . build/site
+	@! grep -rlE '(src|href)="(https?:)?//[^"]*\.(js|css)' build/site --include='*.html'
 
 PROFILE := $(BIN)/semcom-gym profile
 curves: $(VENV)/.all
@@ -156,4 +168,8 @@ $(VENV)/.all: $(VENV)/.python setup.cfg pyproject.toml
 
 $(VENV)/.test: $(VENV)/.python setup.cfg pyproject.toml
 	@$(INSTALL) -e '.[all,test]'
+	@touch $@ $(VENV)/.all
+
+$(VENV)/.docs: $(VENV)/.python setup.cfg pyproject.toml
+	@$(INSTALL) -e '.[all,docs]'
 	@touch $@ $(VENV)/.all
