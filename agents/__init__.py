@@ -9,6 +9,7 @@ from semcom_gym.agents.imitation import BC, DAgger
 from semcom_gym.agents.policies import layout_kwargs
 from semcom_gym.agents.store import load, ship, shipped
 from semcom_gym.agents.training import Run, train
+from semcom_gym.agents.tuning import Study, tune
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "DAgger",
     "Run",
     "SB3VecEnv",
+    "Study",
     "act",
     "allocate",
     "decide",
@@ -30,4 +32,5 @@ __all__ = [
     "ship",
     "shipped",
     "train",
+    "tune",
 ]

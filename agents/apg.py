@@ -6,28 +6,26 @@ policy's weights is exact backpropagation through one step; no critic, no score 
 
 from __future__ import annotations
 
-import sys
-import time
 from collections.abc import Sequence
 from typing import Any, ClassVar, TypeVar
 
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import FloatSchedule, safe_mean
+from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
+from semcom_gym.agents.algorithm import Algorithm
 from semcom_gym.agents.matching_policy import MatchingPolicy
-from semcom_gym.agents.policies import SetPolicy, space_kwargs
+from semcom_gym.agents.policies import SetPolicy
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import validate
 
 SelfAPG = TypeVar("SelfAPG", bound="APG")
 
 
-class APG(BaseAlgorithm):
+class APG(Algorithm):
     """Ascend the differentiable reward of a torch vector environment.
 
     Each update takes one decision in every environment, ``clip(policy(o) + std * noise, -1, 1)``, and follows the
@@ -47,7 +45,6 @@ class APG(BaseAlgorithm):
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"SetPolicy": SetPolicy, "MatchingPolicy": MatchingPolicy}
-    policy: Any
 
     def __init__(
         self,
@@ -102,18 +99,7 @@ class APG(BaseAlgorithm):
         self._std_schedule = FloatSchedule(self.exploration_std)
         self._temperature_schedule = FloatSchedule(self.temperature)
         self.set_random_seed(self.seed)
-        if isinstance(self.env, SB3VecEnv):
-            venv = self.env.venv.unwrapped
-            self.policy_kwargs = space_kwargs(venv) | self.policy_kwargs
-        self.policy = self.policy_class(  # type: ignore[assignment]
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-        ).to(self.device)
-
-    def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_obs"]  # of the environment's device
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
+        self._make_policy()
 
     def learn(
         self: SelfAPG,
@@ -228,17 +214,6 @@ class APG(BaseAlgorithm):
         self.logger.record("train/loss", -reward.item())
         self.logger.record("train/grad_norm", norm.item())
         self.logger.record("train/exploration_std", self._std_schedule(self._current_progress_remaining))
-
-    def dump_logs(self) -> None:
-        """Write what was recorded since the last call."""
-        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
-        if self.ep_info_buffer:
-            self.logger.record("rollout/ep_rew_mean", safe_mean([x["r"] for x in self.ep_info_buffer]))
-            self.logger.record("rollout/ep_len_mean", safe_mean([x["l"] for x in self.ep_info_buffer]))
-        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / elapsed))
-        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
-        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.dump(step=self.num_timesteps)
 
 
 def _disturbed(action: Tensor, std: float) -> Tensor:

@@ -58,6 +58,16 @@ class Validation:
         self.problem, self.params, self.penalty, self.reference = problem, params, penalty, reference
         self.instance = problem.sample_split(params, "validation", n)
 
+    @classmethod
+    def on(cls, env: SB3VecEnv, n: int, scored: int, reference: Reference | None) -> Validation:
+        """On the parameters of ``env``, where no ``reference`` is given with one that is proven for ``scored``."""
+        venv = env.venv.unwrapped
+        validation = cls(venv.problem, venv.params, n, penalty=venv.penalty, reference=reference)
+        if scored and reference is None:
+            first = validation.instance[: min(n, scored)]
+            validation.reference = Reference.prove(venv.problem, venv.params, first)
+        return validation
+
     def measure(self, model: BaseAlgorithm) -> tuple[dict[str, float], Any]:
         """Means over the instances by TensorBoard tag, and the outcome of all decisions."""
         started = time.perf_counter()
@@ -135,6 +145,12 @@ def gradient_norm(model: BaseAlgorithm) -> float:
     """Norm of the gradient that the last update left on the policy's parameters (clipped where SB3 clips)."""
     gradients = [p.grad for p in model.policy.parameters() if p.grad is not None]
     return float(torch.nn.utils.get_total_norm(gradients)) if gradients else 0.0
+
+
+def is_finite(model: BaseAlgorithm) -> bool:
+    """Whether all weights, and what the last update left of their gradients, are finite."""
+    found = [x for p in model.policy.parameters() for x in (p, p.grad) if x is not None]
+    return all(bool(torch.isfinite(x).all()) for x in found)
 
 
 def log_validation(logger: Logger, result: dict[str, float], picture: Array | None, step: int) -> None:

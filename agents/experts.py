@@ -52,7 +52,8 @@ class Expert:
         if not self.choices and venv.action_layout.pair_blocks:
             raise TypeError("an action that holds a matching has no error to lower: imitate on SemCom/SFMAPairing-v0")
         self.venv, self.method, self.weighted = venv, method, weighted
-        self._own = np.zeros(0)  # (n, M) bool, the pairs of the expert's pairing
+        # (n, M) the pairs of the expert's pairing
+        self._own = np.zeros((venv.num_envs, venv.params.num_pairs if self.choices else 0), bool)
         self._known = np.zeros(venv.num_envs, bool)
 
     def labels(self) -> Labels:
@@ -78,8 +79,6 @@ class Expert:
         """
         progress, params = self.venv.progress, self.venv.params
         chosen = _mask(params.num_pairs, progress.pair, progress.steps)
-        if len(self._own) != len(chosen):
-            self._own = np.zeros_like(chosen)
         fresh = progress.steps == 0
         rows = np.flatnonzero(fresh | (self._known & (chosen & ~self._own).any(axis=1)))
         if len(rows):

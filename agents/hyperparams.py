@@ -1,4 +1,7 @@
-"""Hyper-parameters as data: ``hyperparams/<algorithm>.yml``, keyed by environment id as in rl-zoo3."""
+"""Hyper-parameters as data: ``hyperparams/<algorithm>.yml``, keyed by environment id as in rl-zoo3.
+
+A file that holds nothing but a name has the entries of that algorithm's file.
+"""
 
 from __future__ import annotations
 
@@ -52,6 +55,10 @@ POLICIES: dict[str, type[BasePolicy]] = {
 """Other policies that a file may name."""
 
 
+OF_THE_RUN = ("n_timesteps", "n_envs", "policy", "patience")
+"""Entries that are no arguments of an algorithm."""
+
+
 class Linear:
     """Schedule that falls linearly from ``start`` to zero (``lin_<start>`` in the files)."""
 
@@ -82,19 +89,21 @@ def load(env_id: str, algo: str, overrides: dict[str, Any] | None = None, **size
     """
     validate.choice("environment id", env_id, IDS)
     validate.choice("algorithm", algo, ALGORITHMS)
-    table = yaml.safe_load((resources.files("semcom_gym.agents") / "hyperparams" / f"{algo}.yml").read_text())
+    table = read(algo)
     validate.choice(f"environment id for {algo}", env_id, table)
     settings = {**table[env_id], **(overrides or {}), **{name: x for name, x in sizes.items() if x is not None}}
     for name in ("n_timesteps", "n_envs"):
         settings[name] = int(settings[name]) if isinstance(settings[name], float) else settings[name]
         validate.integer(name, settings[name])
+    if settings.get("patience") is not None:
+        validate.integer("patience", settings["patience"])
     validate.choice("policy", settings["policy"], ("SetPolicy", *POLICIES))
     return settings
 
 
 def arguments(settings: dict[str, Any], num_actions: int) -> dict[str, Any]:
     """The arguments of the algorithm's constructor among hyper-parameters, with schedules and action noise made."""
-    rest = {name: value for name, value in settings.items() if name not in ("n_timesteps", "n_envs", "policy")}
+    rest = {name: value for name, value in settings.items() if name not in OF_THE_RUN}
     for name in ("learning_rate", "exploration_std", "clip_range"):
         if isinstance(rest.get(name), str):
             rest[name] = _schedule(name, rest[name])
@@ -118,6 +127,12 @@ def for_zoo(env_id: str, algo: str, preset: str | None = None) -> dict[str, Any]
     if preset is not None:
         settings["env_kwargs"] = {"preset": preset}
     return settings | ({"noise_type": "normal"} if "noise_std" in settings else {})
+
+
+def read(algo: str, folder: str = "hyperparams") -> dict[str, Any]:
+    """The file of an algorithm in a folder of this package, or the one that it names."""
+    found = yaml.safe_load((resources.files("semcom_gym.agents") / folder / f"{algo}.yml").read_text())
+    return read(found, folder) if isinstance(found, str) else dict(found)
 
 
 def _schedule(name: str, text: str) -> Linear:

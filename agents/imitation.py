@@ -8,22 +8,19 @@ algorithms, are the same.
 
 from __future__ import annotations
 
-import sys
-import time
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
 from gymnasium import spaces
-from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
-from stable_baselines3.common.utils import safe_mean
 from torch import Tensor
 
+from semcom_gym.agents.algorithm import Algorithm
 from semcom_gym.agents.experts import Expert, Labels
 from semcom_gym.agents.pair_policy import SetMaskablePolicy
-from semcom_gym.agents.policies import SetPolicy, space_kwargs
+from semcom_gym.agents.policies import SetPolicy
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array
@@ -70,7 +67,7 @@ class Answers:
         return [torch.as_tensor(self.rows[name][rows], device=device) for name in FIELDS]
 
 
-class BC(BaseAlgorithm):
+class BC(Algorithm):
     """Behaviour cloning: the expert acts, the policy is fitted to what it does.
 
     Each round takes one episode in every environment, asks the expert at each of its states, and then makes
@@ -89,7 +86,6 @@ class BC(BaseAlgorithm):
         "SetPolicy": SetPolicy, "SetMaskablePolicy": SetMaskablePolicy,
     }  # fmt: skip
     learner_acts = False
-    policy: Any
 
     def __init__(
         self,
@@ -139,19 +135,12 @@ class BC(BaseAlgorithm):
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
         if isinstance(self.env, SB3VecEnv):
-            venv = self.env.venv.unwrapped
-            Expert(venv, self.expert)  # says what is wrong with it
-            self.policy_kwargs = space_kwargs(venv) | self.policy_kwargs
-        self.policy = self.policy_class(  # type: ignore[assignment]
-            self.observation_space, self.action_space, self.lr_schedule, **self.policy_kwargs
-        ).to(self.device)
+            Expert(self.env.venv.unwrapped, self.expert)  # says what is wrong with it
+        self._make_policy()
         self.answers = Answers(self.buffer_size)
 
     def _excluded_save_params(self) -> list[str]:
-        return [*super()._excluded_save_params(), "_last_obs", "answers"]
-
-    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
-        return ["policy", "policy.optimizer"], []
+        return [*super()._excluded_save_params(), "answers"]
 
     def save_replay_buffer(self, stream: Any) -> None:
         """Write the answers so far, which ``save`` leaves out, to a path or a binary stream."""
@@ -275,17 +264,6 @@ class BC(BaseAlgorithm):
             return (allowed - torch.where(target > 0, logit, -torch.inf).logsumexp(dim=1)).mean()
         error = self.policy(observation) - target
         return (weight * error * error).mean() / weight.mean().clamp(min=1e-12)
-
-    def dump_logs(self) -> None:
-        """Write what was recorded since the last call."""
-        elapsed = max((time.time_ns() - self.start_time) / 1e9, sys.float_info.epsilon)
-        if self.ep_info_buffer:
-            self.logger.record("rollout/ep_rew_mean", safe_mean([x["r"] for x in self.ep_info_buffer]))
-            self.logger.record("rollout/ep_len_mean", safe_mean([x["l"] for x in self.ep_info_buffer]))
-        self.logger.record("time/fps", int((self.num_timesteps - self._num_timesteps_at_start) / elapsed))
-        self.logger.record("time/time_elapsed", int(elapsed), exclude="tensorboard")
-        self.logger.record("time/total_timesteps", self.num_timesteps, exclude="tensorboard")
-        self.logger.dump(step=self.num_timesteps)
 
 
 class DAgger(BC):

@@ -20,6 +20,21 @@ SHIPPED = Path(__file__).parent / "shipped"
 CARD = ("env_id", "preset", "algo", "seed", "command", "versions", "timesteps", "seconds", "sha256", "scores")
 
 
+def make_folder(folder: Path) -> None:
+    """Make a folder that may exist. Raises ValueError if it cannot be."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from None
+
+
+def check_identity(record: dict[str, Any], identity: dict[str, Any], what: str) -> None:
+    """Raise ValueError unless a stored record has every entry of ``identity``."""
+    for name, value in identity.items():
+        if record.get(name) != json.loads(to_json(value)):
+            raise ValueError(f"the {what} was made with {name} {record.get(name)!r}, not {value!r}")
+
+
 def to_json(value: Any) -> bytes:
     """Indented JSON text."""
     return (json.dumps(value, indent=2, allow_nan=False) + "\n").encode()

@@ -16,6 +16,7 @@ import platform
 import time
 import warnings
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,10 +29,17 @@ from tqdm import tqdm
 
 from semcom_gym import __version__
 from semcom_gym.agents import hyperparams as hp
-from semcom_gym.agents.callbacks import Reference, TrainingLog, Validation, log_hyperparameters, log_validation
+from semcom_gym.agents.callbacks import (
+    Reference,
+    TrainingLog,
+    Validation,
+    is_finite,
+    log_hyperparameters,
+    log_validation,
+)
 from semcom_gym.agents.imitation import BC
 from semcom_gym.agents.policies import space_kwargs
-from semcom_gym.agents.store import file_name, read_json, to_bytes, to_json
+from semcom_gym.agents.store import check_identity, file_name, make_folder, read_json, to_bytes, to_json
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import default_preset, validate
 from semcom_gym.envs.arrays import usable_device
@@ -70,6 +78,8 @@ def train(
     evaluations: int = 20,
     validation: int = 100,
     scored: int = 20,
+    reference: Reference | None = None,
+    stop: Callable[[dict[str, Any]], bool] | None = None,
     progress: bool = True,
     **overrides: Any,
 ) -> Run:
@@ -81,7 +91,11 @@ def train(
     ``<out>/tensorboard`` if None. resume: go on where the run in ``out`` stopped; start where there is none.
     evaluations: how often to validate, keep the best model and write a checkpoint, at equal distances.
     validation: instances of the validation split. scored: how many of them get a certified score in the log (each
-    costs one proof at the start). The test split is never touched.
+    costs one proof at the start); reference: of the first instances, in place of these proofs. stop: is handed the
+    record after each validation and ends the run where it says True. The test split is never touched.
+
+    The record says why a run ``ended``: its timesteps are done, the hyper-parameter ``patience`` (validations without
+    a better reward than the best) is used up, or ``stop`` stopped it. Raises FloatingPointError if it diverges.
 
     Ctrl-C returns the run so far. It or a killed run goes on from the last checkpoint and ends with the weights that
     it would have had. Raises ValueError or TypeError, in one line, for a bad id, algorithm, preset, device or value.
@@ -102,12 +116,17 @@ def train(
     model = _restore(folder, record, env, device) if record["curve"] else _build(env, identity, device)
     log = folder / "tensorboard" if tensorboard is None else Path(tensorboard, name)
     model.set_logger(configure(str(log), ["tensorboard"]))
-    keeper = _Keeper(folder, record, _validation(env, validation, scored), evaluations, progress)
+    keeper = _Keeper(folder, record, Validation.on(env, validation, scored, reference), evaluations, stop, progress)
     left = settings["n_timesteps"] - model.num_timesteps
     every = LOG_EVERY * (env.num_envs if isinstance(model, OffPolicyAlgorithm) else 1)  # which counts episodes
     try:
         model.learn(left, [TrainingLog(LOG_EVERY), keeper], log_interval=every, reset_num_timesteps=False)
-        keeper.keep(finished=True)
+        if not record["finished"]:
+            keeper.keep("timesteps")
+    except (RuntimeError, ValueError) as error:
+        if is_finite(model):
+            raise
+        raise FloatingPointError(f"{algo} diverged after {model.num_timesteps} decisions") from error
     except KeyboardInterrupt:
         if not record["curve"]:
             raise
@@ -119,23 +138,16 @@ def train(
 
 def _open(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any]:
     """The record of the run in ``folder``: that of the run to resume, or a new one."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from None
+    make_folder(folder)
     if not (folder / "run.json").exists():
         versions = {name: importlib.metadata.version(name) for name in PACKAGES}
         versions = {"semcom-gym": __version__, "python": platform.python_version(), **versions}
-        progress = {"finished": False, "timesteps": 0, "seconds": 0.0, "best": None, "curve": []}
+        progress = {"finished": False, "ended": None, "timesteps": 0, "seconds": 0.0, "best": None, "curve": []}
         return {**identity, "command": _command(identity), "versions": versions, **progress}
     if not resume:
         raise ValueError(f"{str(folder)!r} holds a training run: resume it, or name another folder")
     record = read_json(folder / "run.json", "training run")
-    for name in IDENTITY:
-        if record.get(name) != json.loads(to_json(identity[name])):
-            raise ValueError(
-                f"the run in {str(folder)!r} was made with {name} {record.get(name)!r}, not {identity[name]!r}"
-            )
+    check_identity(record, identity, f"run in {str(folder)!r}")
     return record
 
 
@@ -143,7 +155,7 @@ def _command(identity: dict[str, Any]) -> str:
     settings = identity["hyperparams"]
     names = {"env": identity["env_id"], "algo": identity["algo"], "preset": identity["preset"]}
     names |= {"timesteps": settings["n_timesteps"], "num-envs": settings["n_envs"], "seed": identity["seed"]}
-    names |= {"expert": settings["expert"]} if "expert" in settings else {}
+    names |= {name: settings[name] for name in ("expert", "patience") if settings.get(name) is not None}
     changed = (f"--set {name}={value}" for name, value in identity["overrides"].items())
     return " ".join(["semcom-gym train", *(f"--{name} {value}" for name, value in names.items()), *changed])
 
@@ -187,15 +199,6 @@ def _finish(folder: Path, record: dict[str, Any], env: SB3VecEnv, device: str) -
     return Run(model, folder, record)
 
 
-def _validation(env: SB3VecEnv, n: int, scored: int) -> Validation:
-    venv = env.venv.unwrapped
-    validation = Validation(venv.problem, venv.params, n, penalty=venv.penalty)
-    if scored:
-        first = validation.instance[: min(n, scored)]
-        validation.reference = Reference.prove(venv.problem, venv.params, first)
-    return validation
-
-
 class _Keeper(BaseCallback):
     """Validates, keeps the best model and writes checkpoints, each at the start of a rollout.
 
@@ -204,9 +207,16 @@ class _Keeper(BaseCallback):
     """
 
     def __init__(
-        self, folder: Path, record: dict[str, Any], validation: Validation, evaluations: int, progress: bool
+        self,
+        folder: Path,
+        record: dict[str, Any],
+        validation: Validation,
+        evaluations: int,
+        stop: Callable[[dict[str, Any]], bool] | None,
+        progress: bool,
     ) -> None:
         super().__init__()
+        self.stop = stop
         self.folder, self.record, self.validation = folder, record, validation
         total = record["hyperparams"]["n_timesteps"]
         self.every = math.ceil(total / evaluations)
@@ -223,24 +233,29 @@ class _Keeper(BaseCallback):
 
     def _on_step(self) -> bool:
         self.bar.update(min(self.num_timesteps, self.bar.total) - self.bar.n)
-        return True
+        return not self.record["finished"]
 
     def _on_rollout_start(self) -> None:
         if self.num_timesteps < self.due:
             return
         if not self.record["curve"] or self.num_timesteps > self.record["timesteps"]:
             self.keep()
+            if self.record["finished"]:  # the next step ends it
+                return
         self.due = (self.num_timesteps // self.every + 1) * self.every
         key = np.random.SeedSequence([self.record["seed"], self.num_timesteps])
         self.model.set_random_seed(int(key.generate_state(1)[0]))
         self.model._last_obs = self.training_env.reset()
         self.model._last_episode_starts = np.ones(self.training_env.num_envs, bool)
 
-    def keep(self, finished: bool = False) -> None:
-        """Validate; write the model if it is the best so far, then the checkpoint and the record."""
+    def keep(self, ended: str | None = None) -> None:
+        """Validate; write the model if it is the best so far, then the checkpoint and the record.
+
+        ended: why this is the last time, if it is known to be.
+        """
         result, outcome = self.validation.measure(self.model)
         count = len(self.record["curve"])
-        draw = self.pictures and (finished or count % PICTURE_EVERY == 0)
+        draw = self.pictures and (ended is not None or count % PICTURE_EVERY == 0)
         log_validation(
             self.logger, result, self.validation.picture(outcome) if draw else None, self.model.num_timesteps
         )
@@ -249,16 +264,26 @@ class _Keeper(BaseCallback):
         seconds = self.before + time.perf_counter() - self.started
         point |= {"timesteps": self.model.num_timesteps, "seconds": round(seconds, 3)}
         record = self.record
-        record.update(timesteps=point["timesteps"], seconds=point["seconds"], finished=finished)
+        record.update(timesteps=point["timesteps"], seconds=point["seconds"])
         record["curve"].append(point)
         if record["best"] is None or point["reward"] > record["best"]["reward"]:
             record["best"] = point
             write_atomically(self.folder / "model.zip", to_bytes(self.model))
-        if not finished:
+        record["ended"] = ended or self._why_to_end()
+        record["finished"] = record["ended"] is not None
+        if not record["finished"]:
             write_atomically(self.folder / "checkpoint.zip", self._checkpoint())
         write_atomically(self.folder / "run.json", to_json(record))
-        if finished:
+        if record["finished"]:
             (self.folder / "checkpoint.zip").unlink(missing_ok=True)
+
+    def _why_to_end(self) -> str | None:
+        record = self.record
+        patience = record["hyperparams"].get("patience")
+        worse = sum(point["timesteps"] > record["best"]["timesteps"] for point in record["curve"])
+        if patience is not None and worse >= patience:
+            return "patience"
+        return "stopped" if self.stop is not None and self.stop(record) else None
 
     def _checkpoint(self) -> bytes:
         stream = io.BytesIO()

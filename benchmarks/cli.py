@@ -21,6 +21,7 @@ from semcom_gym.benchmarks import (
     commands_rounds,
     commands_ship,
     commands_transceivers,
+    commands_tune,
     store,
 )
 from semcom_gym.benchmarks.errors import UserError, user_input
@@ -50,6 +51,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"semcom-gym {__version__}")
     subparsers = top.add_subparsers(metavar="COMMAND", required=True)
     commands_env.add_to(subparsers)
+    commands_tune.add_to(subparsers)
     commands_bench.add_to(subparsers)
     commands_ship.add_to(subparsers)
     commands_transceivers.add_to(subparsers)

@@ -6,7 +6,10 @@ import argparse
 import ast
 import dataclasses
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+
+from semcom_gym.benchmarks import store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,6 +50,16 @@ def overrides(parser: Any) -> None:
         "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
         help="change a parameter of the preset, as in --set num_users=16 (may be repeated)",
     )  # fmt: skip
+
+
+def logged(parser: Any) -> None:
+    """The argument that says where the TensorBoard log goes."""
+    parser.add_argument("--tensorboard", metavar="FOLDER", help="where the log goes (default: OUT/tensorboard)")
+
+
+def log_folder(given: str | None, out: Path) -> Path:
+    """The folder of the log. Raises UserError if the one given cannot be made."""
+    return store.make_folder(given) if given else out / "tensorboard"
 
 
 def parse_overrides(given: list[str]) -> dict[str, Any]:

@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from semcom_gym import baselines, envs
-from semcom_gym.benchmarks import protocol, store, table
+from semcom_gym.benchmarks import protocol, store, summary, table
 from semcom_gym.benchmarks.commands import Job, add, instances, parse_overrides
 from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
 FIGURES = ("crra", "sfma", "ascc", "training")
 GROUPS = ("scalar", "vector", "solver", "agent")
+ALL = "all"
+STEPWISE = "SemCom/SFMAPairing-v0"  # the published algorithm is that of the id that decides at once
 PAPER_METHODS = (
-    ("SemCom/CRRA-v0", None, "crra"), ("SemCom/CRRAUS-v0", None, "crraus"), ("SemCom/SFMA-v0", None, "paper"),
-    ("SemCom/ASCC-v0", None, "jrpb"), ("SemCom/ASCC-v0", "two_user", "jrpb"), ("SemCom/Training-v0", None, "paper"),
-    ("SemCom/Training-v0", "paper", "paper"),
+    *((env_id, None, method) for env_id, method in summary.PUBLISHED.items() if env_id != STEPWISE),
+    ("SemCom/ASCC-v0", "two_user", "jrpb"), ("SemCom/Training-v0", "paper", "paper"),
 )  # fmt: skip
 """Id, preset (None: its own) and published algorithm that the solvers' speed is measured on."""
 
@@ -28,10 +29,12 @@ def add_to(commands: Any) -> None:
     """Add the three subcommands."""
     bench = add(
         commands, "benchmark", _benchmark, "score methods and agents against the certified optimum",
-        "  semcom-gym benchmark --env SemCom/CRRA-v0 --preset default hard --method fra fast crra -n 100\n\n"
+        "  semcom-gym benchmark --env SemCom/CRRA-v0 --preset default hard --method fra fast crra -n 100\n"
+        "  semcom-gym benchmark all   every id with its own preset, its published algorithm and its agents\n\n"
         "Finished work is kept in the folder of --cells: after Ctrl-C, the same command goes on where it stopped.",
     )  # fmt: skip
-    bench.add_argument("--env", nargs="+", default=list(envs.IDS), metavar="ID", help="environments (default: all)")
+    bench.add_argument("ids", nargs="*", metavar="ID", help="environments, or all; the same as --env")
+    bench.add_argument("--env", nargs="+", default=[], metavar="ID", help="environments, or all (default: all)")
     bench.add_argument("--preset", nargs="+", help="presets (default: each environment's own)")
     bench.add_argument(
         "--method", nargs="*", help="solvers; none with no name behind it (default: all but other transceivers)"
@@ -121,7 +124,7 @@ def _benchmark(args: argparse.Namespace) -> Job:
     changes = parse_overrides(args.overrides)
     tasks = [
         protocol.task(env_id, preset, n=args.instances, split=args.split, **changes)
-        for env_id in args.env
+        for env_id in _ids(args)
         for preset in args.preset or [None]
     ]
     baselines.solution.require("tqdm", "benchmark")
@@ -138,6 +141,14 @@ def _benchmark(args: argparse.Namespace) -> Job:
     cells = store.Store(args.cells)
     out = store.make_folder(args.out)
     return Job(lambda: _run_benchmark(entries, cells, out, args.line), _show_boards, cells.kept)
+
+
+def _ids(args: argparse.Namespace) -> list[str]:
+    """The environments asked for: all where nothing or ``all`` is said, each once."""
+    asked = list(dict.fromkeys([*args.ids, *args.env])) or [ALL]
+    for name in asked:
+        validate.choice("environment id", name, (ALL, *envs.IDS))
+    return list(envs.IDS) if ALL in asked else asked
 
 
 def _solvers(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
@@ -186,9 +197,11 @@ def _run_benchmark(entries: list[Any], cells: store.Store, out: Path, line: str)
     from semcom_gym.benchmarks import leaderboard, pictures, speed
 
     boards = [leaderboard.leaderboard(task, competitors, cells) for task, competitors in entries]
+    lines = summary.summary(boards) if len(boards) > 1 else []
+    pages = [*map(table.markdown, boards), *([summary.markdown(lines)] if lines else [])]
     made = {"command": line, "machine": speed.machine(None)}
     files = [out / "leaderboard.md", out / "leaderboard.csv", out / "leaderboard.json", out / "losses.csv"]
-    store.write_atomically(files[0], "# Leaderboard\n\n" + "\n".join(map(table.markdown, boards)))
+    store.write_atomically(files[0], "# Leaderboard\n\n" + "\n".join(pages))
     store.write_atomically(files[1], table.csv_text(boards))
     store.write_atomically(files[2], table.json_text(boards, made))
     store.write_atomically(files[3], table.losses_csv(boards))
@@ -196,12 +209,13 @@ def _run_benchmark(entries: list[Any], cells: store.Store, out: Path, line: str)
         name = board.task.replace(" ", "_").replace("/", "-")
         files.append(pictures.scores(board, out / f"{name}_scores.png"))
         files.append(pictures.loss_against_time(board, out / f"{name}_loss_time.png"))
-    return {"leaderboards": boards, "files": [str(file) for file in files]}
+    return {"leaderboards": boards, "summary": lines, "files": [str(file) for file in files]}
 
 
 def _show_boards(found: dict[str, Any]) -> str:
     files = "\n".join(["written:", *found["files"]])
-    return "\n\n".join([*map(table.text, found["leaderboards"]), files])
+    lines = [summary.text(found["summary"])] if found["summary"] else []
+    return "\n\n".join([*map(table.text, found["leaderboards"]), *lines, files])
 
 
 def _prove(tasks: list[protocol.Task], cells: store.Store) -> dict[str, Any]:

@@ -46,6 +46,7 @@ def add_to(commands: Any) -> None:
         "(default: %(default)s)",
     )  # fmt: skip
     train.add_argument("--expert", help="of bc and dagger: the solver to imitate (default: that of the algorithm)")
+    train.add_argument("--patience", type=int, help="end after this many validations without a better one")
     train.add_argument("--preset", help="parameters of the environment (default: the id's own)")
     train.add_argument("--timesteps", type=int, help="decisions to train on (default: that of the algorithm)")
     train.add_argument("--num-envs", type=int, help="environments at once (default: that of the algorithm)")
@@ -196,10 +197,10 @@ def _train(args: argparse.Namespace) -> Job:
     folder = args.out or f"runs/{agents.store.file_name(args.env, args.algo, args.preset)}_seed{args.seed}"
     names = ("preset", "timesteps", "num_envs", "seed", "device", "tensorboard", "resume")
     options = {name: getattr(args, name) for name in names} | changes
-    if args.expert is not None:
-        if args.algo not in ("bc", "dagger"):
-            raise ValueError(f"--expert is for --algo bc or dagger, not {args.algo!r}")
-        options["hyperparams"] = {"expert": args.expert}
+    settings = {name: value for name in ("expert", "patience") if (value := getattr(args, name)) is not None}
+    if args.expert is not None and args.algo not in ("bc", "dagger"):
+        raise ValueError(f"--expert is for --algo bc or dagger, not {args.algo!r}")
+    options["hyperparams"] = settings
 
     def kept() -> str:
         if not (Path(folder) / "checkpoint.zip").exists():

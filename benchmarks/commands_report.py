@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from semcom_gym import baselines
 from semcom_gym.benchmarks import store
 from semcom_gym.benchmarks.commands import Job, add
 from semcom_gym.benchmarks.errors import UserError
@@ -30,7 +29,6 @@ def add_to(commands: Any) -> None:
 
 
 def _report(args: argparse.Namespace) -> Job:
-    baselines.solution.require("tqdm", "report")
     from semcom_gym.benchmarks.report import files
 
     out = Path(args.out)

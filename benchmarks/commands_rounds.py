@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from semcom_gym import baselines
 from semcom_gym.benchmarks import store
-from semcom_gym.benchmarks.commands import Job, add, overrides, parse_overrides
+from semcom_gym.benchmarks.commands import Job, add, log_folder, logged, overrides, parse_overrides
 from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
@@ -48,7 +47,7 @@ def add_to(commands: Any) -> None:
         "--timeout", type=float, default=60.0, help="longest wait for a device [s] (default: %(default)s)"
     )
     parser.add_argument("--out", default="runs/rounds", help="folder of results (default: %(default)s)")
-    parser.add_argument("--tensorboard", metavar="FOLDER", help="where the log goes (default: OUT/tensorboard)")
+    logged(parser)
 
 
 def _rounds(args: argparse.Namespace) -> Job:
@@ -69,10 +68,9 @@ def _rounds(args: argparse.Namespace) -> Job:
     )  # fmt: skip
     validate.number("--timeout", args.timeout)
     out = store.make_folder(args.out)
-    log = Path(args.tensorboard) if args.tensorboard else out / "tensorboard"
     plan = rounds.Plan(
         args.preset, changes, args.devices, tuple(dict.fromkeys(args.method)), tuple(dict.fromkeys(args.models)),
-        tuple(args.images), settings, args.timeout, out, log,
+        tuple(args.images), settings, args.timeout, out, log_folder(args.tensorboard, out),
     )  # fmt: skip
     return Job(lambda: _run(plan), rounds.show, lambda: rounds.kept(plan))
 

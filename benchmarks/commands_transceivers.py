@@ -12,7 +12,7 @@ from typing import Any
 
 from semcom_gym import baselines
 from semcom_gym.benchmarks import store
-from semcom_gym.benchmarks.commands import Job, add
+from semcom_gym.benchmarks.commands import Job, add, log_folder, logged
 from semcom_gym.benchmarks.errors import user_input
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import usable_device
@@ -41,8 +41,8 @@ def add_to(commands: Any) -> None:
     profile.add_argument("--device", default="cpu", help="cpu, cuda (default: %(default)s)")
     profile.add_argument("--size", default="small", help="small (for a CPU) or full (for a GPU) (default: %(default)s)")
     profile.add_argument(
-        "--train-images", "--crops", type=int, metavar="N", dest="train_images",
-        help="images or crops to train on, repeats counted (default: those of the size)",
+        "--train-images", type=int, metavar="N",
+        help="images, for deepjscc crops of them, to train on, repeats counted (default: those of the size)",
     )  # fmt: skip
     profile.add_argument(
         "--images", nargs="+", metavar="SET",
@@ -61,7 +61,7 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     profile.add_argument("--seed", type=int, default=0, help="decides everything (default: %(default)s)")
     profile.add_argument("--out", help="folder of results (default: runs/profile_NETWORK_SIZE)")
-    profile.add_argument("--tensorboard", metavar="FOLDER", help="where the log goes (default: OUT/tensorboard)")
+    logged(profile)
 
 
 # --- data ----------------------------------------------------------------------------------------------------------
@@ -147,10 +147,9 @@ def _asked(
     if args.train_images is not None:
         size = dataclasses.replace(size, **{count: args.train_images})
     out = store.make_folder(args.out or f"runs/profile_{args.network}{suffix}_{args.size}")
-    log = Path(args.tensorboard) if args.tensorboard else out / "tensorboard"
     return {
-        "sets": tuple(sets), "name": args.size, "size": size, "device": args.device, "seed": args.seed, "out": out,
-        "tensorboard": log,
+        "sets": tuple(sets), "size_name": args.size, "size": size, "device": args.device, "seed": args.seed,
+        "out": out, "tensorboard": log_folder(args.tensorboard, out),
     }  # fmt: skip
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,7 +72,7 @@ def classifier(profile: Profile) -> dict[str, Any]:
         device=profile.device, tensorboard=profile.tensorboard,
     )  # fmt: skip
     held_out = _held_out(profile, trained)
-    tables = _measured(profile, trained, held_out)
+    tables = _Measurement(profile, trained, held_out).tables()
     fits = {
         (held.name, snr_db): _fit(profile, trained, held, tables["eta"], snr_db)
         for held in held_out
@@ -80,18 +81,13 @@ def classifier(profile: Profile) -> dict[str, Any]:
     files = [profile_common.write_curve(fits[held_out[0].name, snr_db], profile.out) for snr_db in SNRS_DB]
     files += [profile_common.write_table(profile.out / f"{name}.csv", rows) for name, rows in tables.items()]
     files += _pictures(profile.out, tables, fits)
-    report = {
+    found = {
         "fits": [_summary(curve, where, snr_db, tables["eta"]) for (where, snr_db), curve in fits.items()],
         "rankings": tables["rankings"],
         "snr": tables["snr"],
         "classes": trained.identity["classes"],
-        "training": trained.record,
-        "images_per_second": trained.record["images"] / trained.record["seconds"],
-        "weights_sha256": trained.weights_sha256,
-        "files": [str(path) for path in [*files, profile.checkpoint, profile.out / "profile.json"]],
     }
-    store.write_atomically(profile.out / "profile.json", store.dumps(report, indent=1) + "\n")
-    return report
+    return profile_common.write_report(profile, found, trained, files)
 
 
 def show(report: dict[str, Any]) -> str:
@@ -129,52 +125,78 @@ def _held_out(profile: Profile, trained: training.Trained) -> list[HeldOut]:
     return found
 
 
-def _measured(profile: Profile, trained: training.Trained, held_out: list[HeldOut]) -> dict[str, Rows]:
-    """Rows of the tables ``eta``, ``rankings`` and ``snr``; finished parts are cells."""
-    cells = store.Store(profile.out / "cells")
-    first, features = held_out[0], trained.network.config.features
-    same = {
-        "weights": trained.weights_sha256, "side": profile.size.side, "tested": profile.size.tested,
-        "seed": profile.seed, "device": profile.device, "code": store.code_version(*CODE),
-    }  # fmt: skip
+class _Measurement:
+    """A network on the test images; finished parts are cells."""
 
-    def points(held: HeldOut, order: Array, ratios: tuple[float, ...], snr_db: float) -> Rows:
-        return measure.eta(trained.network, order, ratios, held.pooled, held.content.labels, snr_db, seed=profile.seed)
+    def __init__(self, profile: Profile, trained: training.Trained, held_out: list[HeldOut]) -> None:
+        self.profile, self.trained, self.held_out, self.first = profile, trained, held_out, held_out[0]
+        self.cells = store.Store(profile.out / "cells")
+        self.bar = progress.bar(2 + len(held_out) * len(SNRS_DB) + 2 * len(LINKS_DB), "measuring")
+        self.same = {
+            "weights": trained.weights_sha256, "side": profile.size.side, "tested": profile.size.tested,
+            "seed": profile.seed, "device": profile.device, "code": store.code_version(*CODE),
+        }  # fmt: skip
 
-    def cell(name: str, more: dict[str, Any], compute: Any) -> dict[str, Any]:
-        bar.update()
-        return cells.cell(name, same | {"cell": name} | more, compute)
+    def tables(self) -> dict[str, Rows]:
+        """Rows of the tables ``eta``, ``rankings`` and ``snr``."""
+        with self.bar:
+            key = {"images": RANKED_BY}
+            weighed = _weighed(self._cell("importance", key, lambda: _importance(self.profile, self.trained)))
+            orders = {rule: importance.ranking(weighed, rule, self.profile.seed) for rule in importance.RULES}
+            eta, rankings = self._eta(orders[RULE]), self._rankings(orders)
+            return {"eta": eta, "rankings": rankings, "snr": [*self._links(orders[RULE]), *self._jpeg()]}
 
-    with progress.bar(2 + len(held_out) * len(SNRS_DB) + 2 * len(LINKS_DB), "measuring") as bar:
-        weighed = _weighed(cell("importance", {"images": RANKED_BY}, lambda: _importance(profile, trained)))
-        order = importance.ranking(weighed, RULE, profile.seed)
-        eta: Rows = []
-        for held in held_out:
+    def _eta(self, order: Array) -> Rows:
+        rows: Rows = []
+        for held in self.held_out:
+            key = {"data": held.content.sources, "ratios": RATIOS, "rule": RULE}
             for snr_db in SNRS_DB:
-                key = {"data": held.content.sources, "ratios": RATIOS, "rule": RULE}
-                work = functools.partial(points, held, order, RATIOS, snr_db)
-                found = cell(f"eta_{held.name}_{snr_db:g}dB", key, lambda work=work: {"points": work()})
-                eta += [{"set": held.name, **point} for point in found["points"]]
+                name = f"eta_{held.name}_{snr_db:g}dB"
+                points = self._rows("points", name, key, self._points, held, order, RATIOS, snr_db)
+                rows += [{"set": held.name, **point} for point in points]
+        return rows
+
+    def _rankings(self, orders: dict[str, Array]) -> Rows:
+        """eta(o) at one SNR by every rule."""
 
         def compared() -> dict[str, Any]:
-            return {
-                rule: points(first, importance.ranking(weighed, rule, profile.seed), RATIOS, COMPARED_DB)
-                for rule in importance.RULES
-            }
+            return {rule: self._points(self.first, order, RATIOS, COMPARED_DB) for rule, order in orders.items()}
 
-        by_rule = cell("rankings", {"data": first.content.sources, "ratios": RATIOS, "snr_db": COMPARED_DB}, compared)
-        rankings = [{"rule": rule, **point} for rule, rows in by_rule.items() for point in rows]
-        snr: Rows = []
+        key = {"data": self.first.content.sources, "ratios": RATIOS, "snr_db": COMPARED_DB}
+        found = self._cell("rankings", key, compared)
+        return [{"rule": rule, **point} for rule, points in found.items() for point in points]
+
+    def _links(self, order: Array) -> Rows:
+        """Of ``snr``: the classifier itself."""
+        rows: Rows = []
+        key = {"data": self.first.content.sources, "dropped": DROPPED, "rule": RULE}
         for snr_db in LINKS_DB:
-            key = {"data": first.content.sources, "dropped": DROPPED, "rule": RULE}
-            work = functools.partial(points, first, order, DROPPED, snr_db)
-            snr += _semantic(cell(f"snr_{snr_db:g}dB", key, lambda work=work: {"points": work()})["points"])
-        jpeg = _Jpeg(trained.network, first, features // 2, profile.seed)
+            name = f"snr_{snr_db:g}dB"
+            rows += _semantic(self._rows("points", name, key, self._points, self.first, order, DROPPED, snr_db))
+        return rows
+
+    def _jpeg(self) -> Rows:
+        """Of ``snr``: the JPEG schemes."""
+        rows: Rows = []
+        key = {"data": self.first.content.sources, "images": JPEG_IMAGES, "times": TIMES, "quality": tcm.QUALITY}
+        jpeg = _Jpeg(self.trained.network, self.first, self.trained.network.config.features // 2, self.profile.seed)
         for snr_db in LINKS_DB:
-            key = {"data": first.content.sources, "images": JPEG_IMAGES, "times": TIMES, "quality": tcm.QUALITY}
-            work = functools.partial(jpeg.rows, snr_db)
-            snr += cell(f"jpeg_{snr_db:g}dB", key, lambda work=work: {"rows": work()})["rows"]
-    return {"eta": eta, "rankings": rankings, "snr": snr}
+            rows += self._rows("rows", f"jpeg_{snr_db:g}dB", key, jpeg.rows, snr_db)
+        return rows
+
+    def _points(self, held: HeldOut, order: Array, ratios: tuple[float, ...], snr_db: float) -> Rows:
+        seed = self.profile.seed
+        return measure.eta(self.trained.network, order, ratios, held.pooled, held.content.labels, snr_db, seed=seed)
+
+    def _rows(self, field: str, name: str, key: dict[str, Any], work: Callable[..., Rows], *given: Any) -> Rows:
+        """What ``work`` makes of what is given, which is kept as ``field`` of a cell."""
+        rows: Rows = self._cell(name, key, lambda: {field: work(*given)})[field]
+        return rows
+
+    def _cell(self, name: str, key: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        found = self.cells.cell(name, self.same | {"cell": name} | key, compute)
+        self.bar.update()
+        return found
 
 
 def _importance(profile: Profile, trained: training.Trained) -> dict[str, Any]:
@@ -266,16 +288,10 @@ def _summary(curve: Curve, where: str, snr_db: float, eta: Rows) -> dict[str, An
     number = kept(DROPPED[-1], rows[0]["kept"])
     dropped = next(row for row in rows if row["kept"] == number)
     return {
-        "set": where,
-        "snr_db": snr_db,
-        "accuracy": rows[0]["accuracy"],
-        "error": rows[0]["error"],
-        "ratio": dropped["ratio"],
-        "dropped": dropped["accuracy"],
-        "parameters": dict(curve.parameters),
-        "standard_errors": curve.standard_errors,
-        "rmse": curve.goodness["rmse"],
-    }
+        "set": where, "snr_db": snr_db, "accuracy": rows[0]["accuracy"], "error": rows[0]["error"],
+        "ratio": dropped["ratio"], "dropped": dropped["accuracy"], "parameters": dict(curve.parameters),
+        "standard_errors": curve.standard_errors, "rmse": curve.goodness["rmse"],
+    }  # fmt: skip
 
 
 def _pictures(out: Path, tables: dict[str, Rows], fits: dict[tuple[str, float], Curve]) -> list[Path]:

@@ -20,10 +20,10 @@ from semcom_gym.envs.curve import Curve
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """What is asked for. sets: names or folders of images. size: the amount of work, under its name."""
+    """What is asked for. sets: names or folders of images. size: the amount of work, called ``size_name``."""
 
     sets: tuple[str, ...]
-    name: str
+    size_name: str
     size: Any
     device: str
     seed: int
@@ -36,11 +36,10 @@ class Profile:
         return self.out / "network.pt"
 
     def command_of(self, network: str, images: int, *more: str) -> str:
-        """The command line; a folder of images by its last part, as paths of a machine say nothing to others."""
-        sets = " ".join(Path(name).name for name in self.sets)
+        """The command line. images: how many are trained on."""
         parts = (
-            f"semcom-gym profile {network}", *more, f"--device {self.device} --size {self.name}",
-            f"--train-images {images} --seed {self.seed} --images {sets}",
+            f"semcom-gym profile {network}", *more, f"--device {self.device} --size {self.size_name}",
+            f"--train-images {images} --seed {self.seed} --images {names(self.sets)}",
         )  # fmt: skip
         return " ".join(parts)
 
@@ -53,6 +52,18 @@ class Profile:
         )
 
 
+def names(sets: Sequence[str]) -> str:
+    """Sets of images in a command line; a folder by its last part, as paths of a machine say nothing to others."""
+    return " ".join(Path(name).name for name in sets)
+
+
+def versions() -> dict[str, str]:
+    """What decides the numbers of a network beside our code."""
+    import torch
+
+    return {"semcom-gym": __version__, "torch": torch.__version__, "python": platform.python_version()}
+
+
 def origin(profile: Profile, network: Any, weights_sha256: str) -> dict[str, Any]:
     """Provenance that needs no knowledge of the network: its size and weights, device, versions, seed."""
     import torch
@@ -63,7 +74,7 @@ def origin(profile: Profile, network: Any, weights_sha256: str) -> dict[str, Any
         "weights_sha256": weights_sha256,
         "seed": profile.seed,
         "device": where,
-        "versions": {"semcom-gym": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": versions(),
     }
 
 
@@ -72,6 +83,20 @@ def write_curve(curve: Curve, folder: Path) -> Path:
     path = folder / f"{curve.name}.json"
     store.write_atomically(path, json.dumps(dataclasses.asdict(curve), indent=2) + "\n")
     return path
+
+
+def write_report(profile: Profile, found: dict[str, Any], trained: Any, files: Sequence[Path]) -> dict[str, Any]:
+    """``profile.json``: what was found, the course of the training and all files. The report."""
+    path = profile.out / "profile.json"
+    report = {
+        **found,
+        "training": trained.record,
+        "images_per_second": trained.record["images"] / trained.record["seconds"],
+        "weights_sha256": trained.weights_sha256,
+        "files": [file.name for file in (*files, profile.checkpoint, path)],
+    }
+    store.write_atomically(path, store.dumps(report, indent=1) + "\n")
+    return report
 
 
 def write_table(path: Path, rows: Sequence[Mapping[str, Any]], digits: int = 6) -> Path:

@@ -21,7 +21,7 @@ def check(points: Sequence[tuple[int, float]], profile: profiles.Profile) -> Non
     universal, size = _universal(profile), profile.size
     crops = {"side": size.side, "pool": size.pool}
     if (universal.network.config.width, universal.identity["crops"]) != (size.width, crops):
-        raise ValueError(f"the network in {str(profile.out)!r} is not of size {profile.name!r}")
+        raise ValueError(f"the network in {str(profile.out)!r} is not of size {profile.size_name!r}")
     for maps, snr_db in points:
         measure.Range(snr_db, snr_db, maps)
         if maps > universal.network.config.maps:
@@ -100,6 +100,12 @@ def _row(
 
 def _rows(folder: Path, universal: str) -> list[dict[str, Any]]:
     """Of all comparisons with the network of that hash, by set, ratio and SNR."""
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in folder.glob("*/comparison.json")]
-    rows = [row for one in found if one["universal"] == universal for row in one["rows"]]
+    rows = []
+    for path in folder.glob("*/comparison.json"):
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            rows += found["rows"] if found["universal"] == universal else []
+        except (ValueError, KeyError, TypeError) as error:
+            reason = str(error) or type(error).__name__
+            raise ValueError(f"result file {str(path)!r} is corrupt ({reason}): delete it and run again") from None
     return sorted(rows, key=lambda row: (row["set"], row["ratio"], row["snr_db"]))

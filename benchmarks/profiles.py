@@ -38,7 +38,7 @@ class Profile(profile_common.Profile):
     @property
     def command(self) -> str:
         """The command line."""
-        tested = ["--tested " + " ".join(Path(name).name for name in self.tested)] if self.tested else []
+        tested = [f"--tested {profile_common.names(self.tested)}"] if self.tested else []
         return self.command_of("deepjscc", self.size.crops, *tested)
 
 
@@ -66,7 +66,7 @@ def deepjscc(profile: Profile) -> dict[str, Any]:
     rows = np.array([[point[name] for name in ("ratio", "snr_db", "psnr_db")] for point in points])
     fitted = rows[(rows[:, 0] >= FITTED_RATIO) & (rows[:, 1] <= FITTED_DB)]
     provenance = _provenance(profile, trained, held_out, points, fitted, tested)
-    curve = fit.fit_psnr(fitted, f"deepjscc_{profile.name}", provenance=provenance)
+    curve = fit.fit_psnr(fitted, f"deepjscc_{profile.size_name}", provenance=provenance)
     files = [profile_common.write_curve(curve, profile.out)]
     files.append(profile_common.write_table(profile.out / "surface.csv", [_row(point) for point in points]))
     files.append(_picture(rows, curve, profile.out / "surface.png"))
@@ -76,7 +76,7 @@ def deepjscc(profile: Profile) -> dict[str, Any]:
     if shown is not None:
         files.append(profile.out / "example.png")
         example = profile_jpeg.example(trained.network, shown, files[-1], profile.seed)
-    report = {
+    found = {
         "tested": tested,
         "violations": fit.violations(points),
         "parameters": dict(curve.parameters),
@@ -84,13 +84,8 @@ def deepjscc(profile: Profile) -> dict[str, Any]:
         "goodness": dict(curve.goodness),
         "jpeg": jpeg,
         "example": example,
-        "training": trained.record,
-        "images_per_second": trained.record["images"] / trained.record["seconds"],
-        "weights_sha256": trained.weights_sha256,
-        "files": [str(path) for path in [*files, profile.checkpoint, profile.out / "profile.json"]],
     }
-    store.write_atomically(profile.out / "profile.json", store.dumps(report, indent=1) + "\n")
-    return report
+    return profile_common.write_report(profile, found, trained, files)
 
 
 def load(profile: Profile) -> list[HeldOut]:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import platform
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from semcom_gym import __version__, baselines, envs
-from semcom_gym.benchmarks import pictures, store
+from semcom_gym import baselines, envs
+from semcom_gym.benchmarks import pictures, profile_common, store
 from semcom_gym.envs import validate
 from semcom_gym.transceivers import checkpoint
 from semcom_gym.transceivers.deepjscc import distributed, measure, rounds
@@ -58,14 +57,14 @@ class Plan:
 
     @property
     def command(self) -> str:
-        """The command line; a folder of images by its last part, as paths of a machine say nothing to others."""
+        """The command line."""
         s = self.settings
         changes = "".join(f" --set {name}={value}" for name, value in self.changes.items())
         return (
             f"semcom-gym rounds --devices {self.devices} --rounds {s.rounds} --method {' '.join(self.methods)} "
             f"--models {' '.join(self.models)} --preset {self.preset}{changes} --seed {s.seed} --optimizer "
             f"{s.optimizer} --learning-rate {s.learning_rate:g} --width {s.width} --side {s.side} --every {s.every} "
-            f"--images {' '.join(Path(name).name for name in self.sets)}"
+            f"--images {profile_common.names(self.sets)}"
         )
 
 
@@ -216,8 +215,6 @@ def _result(place: Cell, models: str, trained: rounds.Trained) -> dict[str, Any]
 
 
 def _provenance(plan: Plan, found: Any, trained: rounds.Trained) -> dict[str, Any]:
-    import torch
-
     identity = {name: value for name, value in trained.identity.items() if name not in ("links", "models")}
     return {
         "command": plan.command,
@@ -225,7 +222,7 @@ def _provenance(plan: Plan, found: Any, trained: rounds.Trained) -> dict[str, An
         "training": identity,
         "data_set": trained.sources,
         "validation_crops": rounds.FOLLOWED,
-        "versions": {"semcom-gym": __version__, "torch": torch.__version__, "python": platform.python_version()},
+        "versions": profile_common.versions(),
         "code": store.code_version(*CODE),
         "time_and_energy": "of the cell, by (5)-(15), for samples of sample_bit; not of the processes that ran",
         "psnr": "mean over crops of the PSNR in dB",

@@ -51,6 +51,7 @@ def test_stakes_are_the_dearer_of_two_nudges() -> None:
         allocation = venv.problem.decode(venv.params, instance, np.array([moved]))
         return float(venv.problem.evaluate(venv.params, instance, allocation).objective[0])
 
+    priced = 0
     for row in range(2):
         plain = action[row].tolist()
         for entry in range(9):
@@ -61,6 +62,8 @@ def test_stakes_are_the_dearer_of_two_nudges() -> None:
                 dearest = max(dearest, lost / (end - plain[entry]) ** 2)
             if dearest > 0:
                 assert found[row, entry] == pytest.approx(dearest, rel=1e-6)
+                priced += 1
+    assert priced >= 12, "of 18"
 
 
 def test_entries_that_decide_nothing_do_not_count_and_switches_do() -> None:

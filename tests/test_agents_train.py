@@ -104,6 +104,38 @@ def test_what_a_run_leaves(tmp_path: Path) -> None:
     assert objective.mean() == pytest.approx(record["best"]["objective"], rel=1e-9)
 
 
+@pytest.mark.parametrize("algo", ["apg", "ppo", "sac", "bc"])
+def test_patience(algo: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rewards are 0, 1, 0, 0, ...: with a patience of 2 the fourth validation is the last, interrupted or not."""
+    measured = Validation.measure
+
+    def measure(self: Any, model: BaseAlgorithm) -> Any:
+        result, outcome = measured(self, model)
+        return result | {"validation/reward": float(model.num_timesteps == 160)}, outcome
+
+    monkeypatch.setattr(Validation, "measure", measure)
+    monkeypatch.setattr(Validation, "picture", lambda *args: None)
+    extra = {"ppo": {"n_steps": 1, "batch_size": 32}, "sac": {"learning_starts": 64, "gradient_steps": 1}}.get(algo, {})
+    settings = {"evaluations": 8, "timesteps": 1280, "num_users": 3, "hyperparams": {**extra, "patience": 2}}
+    whole = run(tmp_path / "a", algo, **settings).record
+    assert (whole["finished"], whole["ended"], whole["best"]["timesteps"]) == (True, "patience", 160)
+    assert [point["timesteps"] for point in whole["curve"]] == [0, 160, 320, 480]
+    assert whole["command"].endswith("--patience 2 --set num_users=3")
+    assert not (tmp_path / "a" / "checkpoint.zip").exists()
+    with monkeypatch.context() as patch:
+        stop_at(patch, 400, KeyboardInterrupt)
+        run(tmp_path / "b", algo, **settings)
+    resumed = run(tmp_path / "b", algo, resume=True, **settings).record
+    assert [point["timesteps"] for point in resumed["curve"]] == [0, 160, 320, 480]
+    assert resumed["ended"] == "patience"
+
+
+def test_why_a_run_ended(tmp_path: Path) -> None:
+    assert run(tmp_path / "a").record["ended"] == "timesteps"
+    stopped = run(tmp_path / "b", stop=lambda record: len(record["curve"]) == 2).record
+    assert (stopped["ended"], stopped["finished"], stopped["timesteps"]) == ("stopped", True, 160)
+
+
 def test_a_finished_run_is_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = run(tmp_path)
     monkeypatch.setattr(agents.APG, "learn", lambda *args, **kwargs: pytest.fail("trained again"))
@@ -205,6 +237,7 @@ def test_solver_traces_beside_agents(tmp_path: Path) -> None:
         ({"num_user": 3}, "unknown argument 'num_user'"),
         ({"hyperparams": {"learning_rate": "exp_1"}}, "unknown schedule of learning_rate 'exp'"),
         ({"hyperparams": {"momentum": 1}}, "'momentum'"),
+        ({"hyperparams": {"patience": 0}}, "patience must be >= 1, got 0"),
         ({"hyperparams": {"policy": "MlpPolicy"}}, "unknown policy 'MlpPolicy'; valid: SetPolicy"),
     ],
 )

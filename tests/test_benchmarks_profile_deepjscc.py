@@ -47,7 +47,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setitem(training.SIZES, "small", tiny)
     monkeypatch.setattr(profiles, "SNRS_DB", (-5.0, 0.0, 10.0, 30.0))
     monkeypatch.setattr(profiles, "FITTED_DB", 20.0)
-    monkeypatch.setattr(profiles, "MAPS", (4, 10, 16, 32))
+    monkeypatch.setattr(profiles, "MAPS", (4, 12, 16, 24, 32))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -86,12 +86,12 @@ def test_from_images_to_a_curve_and_specialists(folder: Path, capsys: pytest.Cap
 
 def check_curve(folder: Path, report: dict[str, Any], trained: training.Trained) -> None:
     curve = json.loads((folder / "out" / "deepjscc_small.json").read_text())
-    assert len(curve["points"]) == 9  # not those at 30 dB, nor those below rho = 0.1
+    assert len(curve["points"]) == 12  # not those at 30 dB, nor those below rho = 0.1
     assert curve["parameters"]["max_snr_db"] == 10.0
     source = curve["provenance"]
     assert source["images_seen"] == 4_800
     assert source["weights_sha256"] == report["weights_sha256"] == trained.weights_sha256
-    assert source["scope"]["ratio"] == [10 / 96, 32 / 96]
+    assert source["scope"]["ratio"] == [12 / 96, 32 / 96]
     assert source["scope"]["snr_db"] == [-5.0, 10.0]
     assert "--seed 0 --images pictures" in source["command"]
     assert "--tested pictures others" in source["command"]
@@ -101,8 +101,9 @@ def check_curve(folder: Path, report: dict[str, Any], trained: training.Trained)
     assert (folder / "out" / "surface.png").stat().st_size > 10_000
     rows = table(folder / "out" / "surface.csv")
     found = [[float(row[key]) for key in ("ratio", "snr_db", "psnr_db")] for row in rows]
-    assert [row for row in found if row[1] < 30] == [pytest.approx(point, rel=1e-5) for point in curve["points"]]
-    assert len(found) == 16
+    fitted = [row for row in found if row[0] > 0.1 and row[1] < 30]
+    assert fitted == [pytest.approx(point, rel=1e-5) for point in curve["points"]]
+    assert len(found) == 20
 
 
 def check_held_out(report: dict[str, Any], trained: training.Trained) -> None:
@@ -163,6 +164,10 @@ def check_specialists(folder: Path, capsys: pytest.CaptureFixture[str], universa
     assert rows[1]["difference_error_db"] == pytest.approx(np.std(psnr[0] - psnr[1], ddof=1) / 60**0.5)
     assert (rows[1]["specialist_crops"], rows[1]["universal_crops"]) == (640, 4_800)
     assert (folder / "out" / "network.pt").read_bytes() == weights
+    (folder / "out" / "specialists" / "4_maps_-5_dB" / "comparison.json").write_text("{")
+    code, _, err = profile(capsys, *asked)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "comparison.json' is corrupt" in err
 
 
 def test_the_specialist_of_a_network_that_is_not_there(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -182,6 +187,7 @@ def test_the_specialist_of_a_network_that_is_not_there(folder: Path, capsys: pyt
         (["--images", "pictures", "pictures"], "two held-out sets of images have the name 'pictures'"),
         (["--tested", "nowhere"], "nowhere"),
         (["--tested", "others", "others"], "two held-out sets of images have the name 'others'"),
+        (["--tensorboard", "pictures/0.png"], "cannot make the folder 'pictures/0.png'"),
         (["--example", "nothing.png"], "cannot read 'nothing.png' as a picture"),
         (["--specialist", "many", "0"], "--specialist takes a number of maps and an SNR in dB, got many 0"),
     ],

@@ -12,7 +12,7 @@ from semcom_gym.baselines import crra, sfma
 from semcom_gym.baselines.solution import Bound, Method
 from semcom_gym.benchmarks import certificates, cli, errors
 
-COMMANDS = ("envs", "solve", "train", "benchmark", "figures", "speed", "data", "profile", "report", "rounds")
+COMMANDS = ("envs", "solve", "train", "tune", "benchmark", "figures", "speed", "data", "profile", "report", "rounds")
 HEAVY = ("torch", "cvxpy", "matplotlib", "stable_baselines3")
 
 

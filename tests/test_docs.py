@@ -15,7 +15,7 @@ from semcom_gym import baselines, envs
 from semcom_gym.envs import curve
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PROBLEM_PAGES = {name: (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8") for name in envs.NAMES}
 ANCHORS = {"crra": "fra", "sfma": "equal", "ascc": "equal_mmse", "training": "equal_bandwidth"}
 # the id that a page's tables of spaces describe

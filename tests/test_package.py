@@ -65,7 +65,7 @@ TRAINING = {"torch", "stable_baselines3", "sb3_contrib", "tensorboard", "yaml", 
 THIRD_PARTIES = {
     "envs": (CORE, {"torch", "matplotlib", "rustworkx"}),
     "baselines": (CORE, {"cvxpy", "tqdm", "rustworkx"}),
-    "agents": (CORE | TRAINING, {"matplotlib"}),
+    "agents": (CORE | TRAINING, {"matplotlib", "optuna"}),
     "transceivers": (CORE | {"torch", "tqdm"}, {"PIL"}),
     "benchmarks": (CORE | {"tqdm"}, TRAINING | {"matplotlib", "cvxpy"}),
 }
@@ -135,8 +135,8 @@ def test_every_third_party_is_declared() -> None:
 
 def test_extras() -> None:
     extras = setup_cfg()["options.extras_require"]
-    assert set(extras) == {"agents", "solvers", "transceivers", "report", "test", "all"}
-    assert extras["all"].strip() == "semcom-gym[agents,solvers,transceivers,report]"
+    assert set(extras) == {"agents", "solvers", "transceivers", "report", "tune", "test", "docs", "all"}
+    assert extras["all"].strip() == "semcom-gym[agents,solvers,transceivers,report,tune]"
 
 
 # --- light imports ---------------------------------------------------------------------------------------------------
@@ -273,7 +273,7 @@ def test_public_names_of_ascc() -> None:
 
 def test_public_names_of_training() -> None:
     problem = envs.problem("training")
-    assert list(problem.PRESETS) == ["default", "paper", "large", "hard"]
+    assert list(problem.PRESETS) == ["default", "paper", "large", "hard", "measured"]
     assert names(problem.Instance) == [
         "distance_m", "angle_rad", "gain", "max_frequency_hz", "min_psnr_db", "device_cycles", "bs_cycles",
     ]  # fmt: skip

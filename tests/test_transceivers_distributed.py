@@ -371,6 +371,7 @@ def test_from_the_command_to_the_table(tmp_path: Path, capsys: pytest.CaptureFix
         (("--set", "colour=3"), "unknown argument 'colour'"),
         (("--set", "samples=0"), "samples must be >= 1, got 0"),
         (("--images", "nowhere"), "nowhere"),
+        (("--tensorboard", "pictures/0.png"), "cannot make the folder 'pictures/0.png'"),
         (("--method", "average", "--set", "psnr_range_db=(29.0,29.5)"), "'average' has no feasible allocation for the"),
     ],
 )

@@ -176,15 +176,11 @@ def test_broken_and_foreign_checkpoints(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     run(path)
     good = path.read_bytes()
-    cases = {
-        "is corrupt": [b"", b"nothing", good[: len(good) // 2], pickle.dumps(Harmful())],
-    }
-    for message, contents in cases.items():
-        for content in contents:
-            path.write_bytes(content)
-            with pytest.raises(ValueError, match=message) as caught:
-                run(path)
-            assert "\n" not in str(caught.value)
+    for content in (b"", b"nothing", good[: len(good) // 2], pickle.dumps(Harmful())):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match="is corrupt") as caught:
+            run(path)
+        assert "\n" not in str(caught.value)
     torch.save({"weights": {}}, path)
     with pytest.raises(ValueError, match="was not written by this package"):
         run(path)

@@ -16,18 +16,9 @@ from semcom_gym.benchmarks.report.plot import Axis, Chart, axis, figure, style, 
 FLOOR = -1.0  # left end of the small score axis: what an infeasible decision scores
 LEAST_LOSS = 1e-4  # percent; what is less is drawn here
 HEADER = (
-    "#",
-    "method",
-    "kind",
-    "score (IQM)",
-    f"{MINUS}1 to 1",
-    "95 % interval",
-    "mean score",
-    "loss",
-    "feasible",
-    "time",
+    "#", "method", "kind", "score (IQM)", f"{MINUS}1 to 1", "95 % interval", "mean score", "loss", "feasible", "time",
     "n",
-)
+)  # fmt: skip
 SHAPES = {"solver": "circle", "agent": "diamond"}
 
 
@@ -60,16 +51,11 @@ def overview(boards: Sequence[Board]) -> Markup:
         best = [next((row for row in board.rows if row.kind == kind), None) for kind in ("solver", "agent")]
         cells: list[object] = [tag("a", board.task, href=f"#{anchor(entry)}")]
         for row in best:
-            cells += (
-                [
-                    tag("span", row.method, class_="method"),
-                    number(row.score.value),
-                    percent(row.loss),
-                    time(row.seconds),
-                ]
-                if row
-                else [DASH] * 4
-            )
+            if row:
+                name = tag("span", row.method, class_="method")
+                cells += [name, number(row.score.value), percent(row.loss), time(row.seconds)]
+            else:
+                cells += [DASH] * 4
         rows.append([*cells, percent(board.certified_gap)])
     header = ("task", "best solver", "score", "loss", "time", "best agent", "score", "loss", "time", "bound's own gap")
     return table(header, rows, left=(0, 1, 5), caption="The best solver and the best agent of every leaderboard")

@@ -156,7 +156,7 @@ def _sfma(curve: Curve) -> list[Panel]:
     ]
     return [
         ("Semantic interference of a pair", "power [W]", "interference factor", rho, {}),
-        ("Distortion of a user, at level 1", "compression ratio ratio", "distortion", distortion, {}),
+        ("Distortion of a user, at level 1", "compression ratio", "distortion", distortion, {}),
     ]
 
 

@@ -13,6 +13,7 @@ from semcom_gym.benchmarks import certificates, protocol
 from semcom_gym.benchmarks.report.boards import percent
 from semcom_gym.benchmarks.report.markup import DASH, Markup, join, slug, table, tag
 from semcom_gym.benchmarks.report.plot import Axis, Chart, figure, legend
+from semcom_gym.envs.sfma.pairs import members
 
 SOLVER = "fast"
 HOW = {"solver": "c0", "agent": "c1"}
@@ -76,8 +77,7 @@ def _decision(task: protocol.Task, name: str, allocation: Any) -> Decision:
     terms = {key: np.asarray(value[0], float) for key, value in outcome.terms.items()}
     pairs = None
     if "pair" in terms:
-        members = np.stack(np.triu_indices(task.params.num_users, 1), axis=-1)
-        pairs = members[terms["pair"].astype(int)]
+        pairs = members(task.params.num_users)[terms["pair"].astype(int)]
     users = {key: _by_user(terms[key], pairs, task.params.num_users) for key in TERMS if key in terms}
     return Decision(name, float(outcome.objective[0]), bool(outcome.feasible[0]), users, pairs)
 

@@ -28,19 +28,9 @@ from semcom_gym.envs import curve, validate
 
 T = TypeVar("T")
 RUN = (
-    "env_id",
-    "preset",
-    "overrides",
-    "algo",
-    "seed",
-    "command",
-    "versions",
-    "seconds",
-    "timesteps",
-    "finished",
-    "best",
+    "env_id", "preset", "overrides", "algo", "seed", "command", "versions", "seconds", "timesteps", "finished", "best",
     "curve",
-)
+)  # fmt: skip
 SPEED = ("machine", "repeats", "seconds", "rows")
 FIGURE = ("low", "high", "instances", "infeasible")
 

@@ -141,14 +141,8 @@ class Chart:
 
     def svg(self) -> Markup:
         """The chart."""
-        frame = tag(
-            "svg",
-            *self.marks,
-            x=LEFT,
-            y=TOP,
-            width=self.inner_width,
-            height=self.inner_height,
-        )  # fmt: skip  an svg in an svg cuts off what leaves it
+        # an svg in an svg cuts off what leaves it
+        frame = tag("svg", *self.marks, x=LEFT, y=TOP, width=self.inner_width, height=self.inner_height)
         size = f"0 0 {WIDTH} {self.height}"
         return tag("svg", self._grid(), frame, viewBox=size, role="img", aria_label=self.alt)
 
