@@ -20,6 +20,7 @@ from semcom_gym.benchmarks import (
     commands_report,
     commands_rounds,
     commands_ship,
+    commands_speed,
     commands_transceivers,
     commands_tune,
     store,
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     commands_env.add_to(subparsers)
     commands_tune.add_to(subparsers)
     commands_bench.add_to(subparsers)
+    commands_speed.add_to(subparsers)
     commands_ship.add_to(subparsers)
     commands_transceivers.add_to(subparsers)
     commands_rounds.add_to(subparsers)

@@ -1,4 +1,4 @@
-"""``semcom-gym benchmark``, ``figures`` and ``speed``."""
+"""``semcom-gym benchmark`` and ``figures``."""
 
 from __future__ import annotations
 
@@ -15,18 +15,11 @@ from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
 FIGURES = ("crra", "sfma", "ascc", "training")
-GROUPS = ("scalar", "vector", "solver", "agent")
 ALL = "all"
-STEPWISE = "SemCom/SFMAPairing-v0"  # the published algorithm is that of the id that decides at once
-PAPER_METHODS = (
-    *((env_id, None, method) for env_id, method in summary.PUBLISHED.items() if env_id != STEPWISE),
-    ("SemCom/ASCC-v0", "two_user", "jrpb"), ("SemCom/Training-v0", "paper", "paper"),
-)  # fmt: skip
-"""Id, preset (None: its own) and published algorithm that the solvers' speed is measured on."""
 
 
 def add_to(commands: Any) -> None:
-    """Add the three subcommands."""
+    """Add the two subcommands."""
     bench = add(
         commands, "benchmark", _benchmark, "score methods and agents against the certified optimum",
         "  semcom-gym benchmark --env SemCom/CRRA-v0 --preset default hard --method fra fast crra -n 100\n"
@@ -93,24 +86,6 @@ def add_to(commands: Any) -> None:
     figures.add_argument("--quick", action="store_true", help="only the ends of every axis: a test that all of it runs")
     figures.add_argument("--out", help="folder of CSV files, pictures and claims.md (default: results/figures/PAPER)")
     _cells(figures)
-    speed = add(
-        commands, "speed", _speed, "measure environments beside CartPole, and solvers",
-        "  semcom-gym speed --out docs/results/speed.json",
-    )  # fmt: skip
-    speed.add_argument("--repeats", type=int, default=5, help="measurements per row (default: %(default)s)")
-    speed.add_argument("--seconds", type=float, default=0.5, help="length of one measurement (default: %(default)s)")
-    speed.add_argument("--device", default="cpu", help="where the torch rows run: cpu, cuda (default: %(default)s)")
-    speed.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
-    speed.add_argument("--only", nargs="+", metavar="GROUP", help=f"{', '.join(GROUPS)} (default: all)")
-    speed.add_argument(
-        "--batches",
-        nargs="+",
-        type=int,
-        default=[1, 64, 1024],
-        metavar="N",
-        help="sizes of the vector environments (default: 1 64 1024)",
-    )
-    speed.add_argument("--out", help="also write the result to this JSON file")
 
 
 def _cells(parser: Any) -> None:
@@ -286,42 +261,3 @@ def _show_figures(found: dict[str, Any]) -> str:
     rows = [[claim.figure, claim.verdict, claim.paper, claim.ours] for claim in found["claims"]]
     lines = [f"{figure:>8}  {verdict:<6}  {paper}: {ours}" for figure, verdict, paper, ours in rows]
     return "\n".join([*lines, "", "written:", *found["files"]])
-
-
-# --- speed ---------------------------------------------------------------------------------------------------------
-
-
-def _speed(args: argparse.Namespace) -> Job:
-    from semcom_gym.benchmarks import speed
-
-    for name in ("repeats", "threads"):
-        validate.integer(f"--{name}", getattr(args, name))
-    validate.number("--seconds", args.seconds)
-    groups = args.only or GROUPS
-    for group in groups:
-        validate.choice("group", group, GROUPS)
-    for batch in args.batches:
-        validate.integer("--batches", batch)
-    extra = {"solver": "cvxpy", "agent": "stable_baselines3"}
-    for module in ("tqdm", "torch", *(extra[group] for group in groups if group in extra)):
-        baselines.solution.require(module, "speed")
-    import torch
-
-    torch.set_num_threads(args.threads)
-    protocol.make_vector(next(iter(envs.IDS)), 1, backend="torch", device=args.device)
-    return Job(lambda: _run_speed(speed, args, groups), speed.text)
-
-
-def _run_speed(speed: Any, args: argparse.Namespace, groups: Any) -> dict[str, Any]:
-    makers = {
-        "scalar": speed.scalar_items,
-        "vector": lambda: speed.vector_items(args.batches, args.device),
-        "solver": lambda: [row for case in PAPER_METHODS for row in speed.solver_items(*case)],
-        "agent": lambda: [row for env_id in envs.IDS for row in speed.agent_items(env_id, args.device)],
-    }
-    items = [item for group in groups for item in makers[group]()]
-    rows = speed.measure(items, args.repeats, args.seconds)
-    found = {"machine": speed.machine(args.threads), "repeats": args.repeats, "seconds": args.seconds, "rows": rows}
-    if args.out:
-        speed.write(found, Path(args.out))
-    return found

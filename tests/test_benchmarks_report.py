@@ -189,7 +189,7 @@ def test_missing_parts_are_named_and_left_out(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     text = out.read_text()
     found = Page(text)
-    for part in ("leaderboards", "learning curves", "figures", "speed", "README.md", "measured curves", "torch"):
+    for part in ("leaderboards", "learning curves", "figures", "speed", "README.md", "torch"):
         assert part in printed
         assert part in " ".join(found.words[-20:])
     names = set(found.all("id"))

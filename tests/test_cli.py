@@ -271,7 +271,7 @@ MISTAKES = {
     "no field": ((*SOLVE, "--set", "users"), "--set needs FIELD=VALUE, got 'users'"),
     "value": ((*SOLVE, "--set", "max_power_w=-1"), "max_power_w must be finite, > 0, got -1"),
     "type": ((*SOLVE, "--set", "num_users=many"), "num_users must be an integer, got 'many'"),
-    "curve": ((*SOLVE, "--set", "curves=vgg"), "unknown crra curve 'vgg'; valid: resnet_0db"),
+    "curve": ((*SOLVE, "--set", "curves=vgg"), "unknown crra curve 'vgg'; valid: measured_resnet_0db"),
     "curve file": ((*SOLVE, "--set", "curves=no.json"), "curve file 'no.json' cannot be read: No such file"),
     "floors": ((*SOLVE, "--set", "min_bandwidth_hz=1e6"), "min_bandwidth_hz 1e+06 for 10 user(s) exceeds the budget"),
     "split": ((*SOLVE, "--split", "tset"), "unknown split 'tset'; valid: train, validation, test"),

@@ -114,8 +114,6 @@ def _missing(results: Results) -> list[str]:
         found.append("speed: no speed.json (semcom-gym speed writes it)")
     if results.readme is None:
         found.append("commands and machine: no README.md among the results")
-    if not any(curve.kind == "measured" for _, curve in results.curves):
-        found.append("measured curves: all are published or synthetic (semcom-gym profile measures them)")
     return found
 
 

@@ -133,10 +133,10 @@ class Group:
             yield
         except RuntimeError as error:
             deadline = time.monotonic() + SETTLE_S  # a connection closes before its process is gone
-            while _dead(self.processes) is None and time.monotonic() < deadline:
+            while _failed(self.processes) is None and time.monotonic() < deadline:
                 time.sleep(POLL_S)
             where = "at the end" if round_number == STOP else f"in round {round_number}"
-            reason = _dead(self.processes) or f"device {number} did not answer within {self.timeout_s:g} s"
+            reason = _failed(self.processes) or f"device {number} did not answer within {self.timeout_s:g} s"
             raise DeviceLostError(f"{reason} {where}") from error
 
 
@@ -195,7 +195,7 @@ def _meet(path: str, processes: Sequence[BaseProcess], timeout_s: float) -> None
         names = [f"ready/{rank}" for rank in range(1, world)]
         started = time.monotonic()
         while not store.check(names):
-            reason = _dead(processes)
+            reason = _failed(processes)
             if reason is None and time.monotonic() - started > START_S:
                 reason = f"the devices were not ready within {START_S:g} s"
             if reason is not None:
@@ -211,11 +211,11 @@ def _join(store: dist.Store, rank: int, world: int, timeout_s: float) -> None:
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world, timeout=timeout)
 
 
-def _dead(processes: Sequence[BaseProcess]) -> str | None:
-    """Which device is gone, and how; None if none is."""
+def _failed(processes: Sequence[BaseProcess]) -> str | None:
+    """Which device is gone, and how; None if none is. One that left in order did so as a connection was closed."""
     for n, process in enumerate(processes):
         code = process.exitcode
-        if code is not None:
+        if code:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
             return f"device {n} {how}"
     return None
