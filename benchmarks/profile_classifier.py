@@ -87,16 +87,16 @@ def classifier(profile: Profile) -> dict[str, Any]:
         "snr": tables["snr"],
         "classes": trained.identity["classes"],
     }
-    return profile_common.write_report(profile, found, trained, files)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        return trained.network(images, images.new_zeros(len(images)))
+
+    return profile_common.write_report(profile, found, trained, forward, files)
 
 
 def show(report: dict[str, Any]) -> str:
     """The report as text."""
-    record = report["training"]
-    lines = [
-        f"trained on {record['images']} images in {record['seconds']:.0f} s "
-        f"({report['images_per_second']:.0f} a second)"
-    ]
+    lines = [profile_common.trained_on(report)]
     for row in report["fits"]:
         fit = ", ".join(f"{name} {value:.4g}" for name, value in row["parameters"].items())
         lines.append(

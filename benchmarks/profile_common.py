@@ -7,15 +7,22 @@ import dataclasses
 import io
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semcom_gym import __version__
 from semcom_gym.benchmarks import store
 from semcom_gym.envs.curve import Curve
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+COUNTED = 8  # images of the step whose operations are counted
+PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
+"""Dense bfloat16 operations a second, by a part of a device's name: its maker's data sheet, SXM form."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,13 +92,57 @@ def write_curve(curve: Curve, folder: Path) -> Path:
     return path
 
 
-def write_report(profile: Profile, found: dict[str, Any], trained: Any, files: Sequence[Path]) -> dict[str, Any]:
-    """``profile.json``: what was found, the course of the training and all files. The report."""
+def work(
+    network: nn.Module, forward: Callable[[Tensor], Tensor], side: int, images_per_second: float
+) -> dict[str, Any]:
+    """Operations of training: for an image, forward and backward (2 for each multiplication with addition, of matrices
+    and convolutions, as torch counts them), a second, and as a share of the device's peak, None where that is unknown.
+    """
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    where = next(network.parameters()).device
+    with FlopCounterMode(display=False) as counter:
+        forward(torch.zeros(COUNTED, 3, side, side, device=where)).sum().backward()
+    network.zero_grad(set_to_none=True)
+    flop = counter.get_total_flops() / COUNTED
+    name = torch.cuda.get_device_name(where) if where.type == "cuda" else ""
+    peak = next((value for part, value in PEAK_FLOPS.items() if part in name), None)
+    return {
+        "images_per_second": images_per_second,
+        "flop_per_image": flop,
+        "flop_per_second": flop * images_per_second,
+        "share_of_peak": None if peak is None else flop * images_per_second / peak,
+    }
+
+
+def trained_on(report: dict[str, Any]) -> str:
+    """The first line of a report as text."""
+    record, share, rate = report["training"], report["share_of_peak"], report["images_per_second"]
+    peak = "" if share is None else f", {share:.1%} of the device's peak"
+    return (
+        f"trained on {record['images']} images in {record['seconds']:.0f} s ({rate:.0f} a second, "
+        f"{report['flop_per_image'] / 1e9:.3g} GFLOP each, {report['flop_per_second'] / 1e9:.3g} GFLOP/s{peak})"
+    )
+
+
+def write_report(
+    profile: Profile,
+    found: dict[str, Any],
+    trained: Any,
+    forward: Callable[[Tensor], Tensor],
+    files: Sequence[Path],
+) -> dict[str, Any]:
+    """``profile.json``: what was found, the course of the training and all files. The report.
+
+    forward: the network on images, as in training.
+    """
     path = profile.out / "profile.json"
+    rate = trained.record["images"] / trained.record["seconds"]
     report = {
         **found,
         "training": trained.record,
-        "images_per_second": trained.record["images"] / trained.record["seconds"],
+        **work(trained.network, forward, profile.size.side, rate),
         "weights_sha256": trained.weights_sha256,
         "files": [file.name for file in (*files, profile.checkpoint, path)],
     }

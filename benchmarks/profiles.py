@@ -85,7 +85,12 @@ def deepjscc(profile: Profile) -> dict[str, Any]:
         "jpeg": jpeg,
         "example": example,
     }
-    return profile_common.write_report(profile, found, trained, files)
+
+    def forward(images: torch.Tensor) -> torch.Tensor:
+        full = images.new_full((len(images),), profile.size.maps).long()
+        return trained.network(images, images.new_zeros(len(images)), full)
+
+    return profile_common.write_report(profile, found, trained, forward, files)
 
 
 def load(profile: Profile) -> list[HeldOut]:
@@ -102,11 +107,10 @@ def load(profile: Profile) -> list[HeldOut]:
 
 def show(report: dict[str, Any]) -> str:
     """The report as text."""
-    goodness, training_ = report["goodness"], report["training"]
+    goodness = report["goodness"]
     terms = ", ".join(f"{name} {report['parameters'][name]:.4g} (se {report['standard_errors'][name]:.2g})"
                       for name in fit.NAMES)  # fmt: skip
-    rate = f"{training_['images']} crops in {training_['seconds']:.0f} s ({report['images_per_second']:.0f} a second)"
-    lines = [f"trained on {rate}"]
+    lines = [profile_common.trained_on(report)]
     for name, found in report["tested"].items():
         point = found["anchor"]
         where = f"rho = {point['ratio']:.3f} and {point['snr_db']:g} dB"
@@ -234,7 +238,8 @@ def _picture(rows: np.ndarray[Any, Any], curve: Curve, path: Path) -> Path:
     heard = np.minimum(fine, curve.parameters["max_snr_db"])
     for k, place in enumerate(np.linspace(0, len(ratios) - 1, min(5, len(ratios))).round().astype(int)):
         colour, value = pictures.COLOURS[k], ratios[place]
-        lines.plot(fine, fit.psnr_db(coefficients, value, heard), color=colour)
+        if value >= FITTED_RATIO:
+            lines.plot(fine, fit.psnr_db(coefficients, value, heard), color=colour)
         lines.plot(
             snrs, table[:, place], linestyle="none", marker=pictures.MARKERS[k], color=colour, label=f"{value:.3f}"
         )
