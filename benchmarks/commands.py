@@ -44,6 +44,16 @@ def instances(parser: Any, n: int) -> None:
     overrides(parser)
 
 
+def learner(parser: Any) -> None:
+    """Arguments that say what is trained where, and for how long."""
+    parser.add_argument("--env", required=True, help="environment id, as listed by: semcom-gym envs")
+    parser.add_argument("--preset", help="parameters of the environment (default: the id's own)")
+    parser.add_argument("--timesteps", type=int, help="decisions to train on (default: that of the algorithm)")
+    parser.add_argument("--num-envs", type=int, help="environments at once (default: that of the algorithm)")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
+    overrides(parser)
+
+
 def overrides(parser: Any) -> None:
     """The argument that changes parameters."""
     parser.add_argument(

@@ -13,7 +13,7 @@ import numpy as np
 
 from semcom_gym import baselines, envs
 from semcom_gym.benchmarks import protocol, table
-from semcom_gym.benchmarks.commands import Job, add, instances, overrides, parse_overrides
+from semcom_gym.benchmarks.commands import Job, add, instances, learner, parse_overrides
 from semcom_gym.benchmarks.errors import user_input
 from semcom_gym.benchmarks.store import make_folder
 from semcom_gym.envs import validate
@@ -39,7 +39,7 @@ def add_to(commands: Any) -> None:
         "  tensorboard --logdir runs\n\n"
         "After Ctrl-C, the same command with --resume goes on from the last checkpoint.",
     )  # fmt: skip
-    train.add_argument("--env", required=True, help="environment id, as listed by: semcom-gym envs")
+    learner(train)
     train.add_argument(
         "--algo", default="apg",
         help="apg, bc, dagger, ppo, a2c, sac, tqc or td3; for actions that are choices, maskable_ppo, bc or dagger "
@@ -47,15 +47,10 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     train.add_argument("--expert", help="of bc and dagger: the solver to imitate (default: that of the algorithm)")
     train.add_argument("--patience", type=int, help="end after this many validations without a better one")
-    train.add_argument("--preset", help="parameters of the environment (default: the id's own)")
-    train.add_argument("--timesteps", type=int, help="decisions to train on (default: that of the algorithm)")
-    train.add_argument("--num-envs", type=int, help="environments at once (default: that of the algorithm)")
     train.add_argument("--seed", type=int, default=0, help="seed of weights and instances (default: %(default)s)")
-    train.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     train.add_argument("--out", help="folder of the run (default: runs/ID_PRESET_ALGO_seedSEED)")
     train.add_argument("--tensorboard", metavar="DIR", help="folder of the log (default: inside the run's folder)")
     train.add_argument("--resume", action="store_true", help="go on with the run in --out")
-    overrides(train)
 
 
 # --- envs ----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from semcom_gym.benchmarks import protocol, table
-from semcom_gym.benchmarks.commands import Job, add, overrides, parse_overrides
+from semcom_gym.benchmarks.commands import Job, add, learner, parse_overrides
 from semcom_gym.benchmarks.errors import user_input
 from semcom_gym.envs import validate
 
@@ -25,14 +25,10 @@ def add_to(commands: Any) -> None:
         "  tensorboard --logdir runs/tune_ppo\n\n"
         "Finished trials are kept: after Ctrl-C, the same command goes on; a larger --trials adds to a finished study.",
     )  # fmt: skip
-    tune.add_argument("--env", required=True, help="environment id, as listed by: semcom-gym envs")
+    learner(tune)
     tune.add_argument("--algo", default="apg", help="algorithm, as of semcom-gym train (default: %(default)s)")
-    tune.add_argument("--preset", help="parameters of the environment (default: the id's own)")
     tune.add_argument("--trials", type=int, default=20, help="training runs in all (default: %(default)s)")
-    tune.add_argument("--timesteps", type=int, help="decisions of each trial (default: that of the algorithm)")
-    tune.add_argument("--num-envs", type=int, help="environments at once (default: that of the algorithm)")
     tune.add_argument("--seed", type=int, default=0, help="seed of the search and of each trial (default: %(default)s)")
-    tune.add_argument("--device", default="cpu", help="cpu or cuda (default: %(default)s)")
     tune.add_argument("--out", help="folder of the study (default: runs/tune_ID_PRESET_ALGO_seedSEED)")
     tune.add_argument("--space", metavar="FILE", help="search space (default: agents/search_spaces/ALGO.yml)")
     tune.add_argument("--evaluations", type=int, default=10, help="validations of a trial (default: %(default)s)")
@@ -40,7 +36,6 @@ def add_to(commands: Any) -> None:
         "--scored", type=int, default=20,
         help="validation instances with a score, one proof each at the start (default: %(default)s)",
     )  # fmt: skip
-    overrides(tune)
 
 
 def _tune(args: argparse.Namespace) -> Job:

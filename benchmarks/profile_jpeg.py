@@ -10,7 +10,7 @@ import numpy as np
 
 from semcom_gym.benchmarks import pictures, progress, store
 from semcom_gym.benchmarks.profile_common import Profile
-from semcom_gym.transceivers import digital
+from semcom_gym.transceivers import digital, pixels
 from semcom_gym.transceivers.data.pictures import decode
 from semcom_gym.transceivers.deepjscc.network import MAPS_PER_RATIO, SIDE, DeepJSCC, ratio
 
@@ -130,7 +130,7 @@ def received(network: DeepJSCC, image: np.ndarray, maps: int, snr_db: float, see
 
     where = next(network.parameters()).device
     link = (torch.tensor([snr_db], device=where), torch.tensor([maps], device=where))
-    batch = torch.from_numpy(image[None]).to(where).float() / 255.0
+    batch = pixels.scaled(torch.from_numpy(image[None]), where)
     with torch.no_grad():
         found = network.eval()(batch, *link, generator=torch.Generator(where).manual_seed(seed))
     return (255.0 * found[0]).round().byte().cpu().numpy()

@@ -1,9 +1,9 @@
 """Complex baseband channels: power normalisation, white noise and Rayleigh block fading.
 
 Conventions of all transceivers here. A signal is a complex tensor (n, k): n images of k symbols. A sent signal has a
-mean power per symbol of 1, each image by itself. The noise is CN(0, 1/snr), that is, a variance of 1 / (2 snr) in each
-of the real and imaginary parts; snr is linear, a number or a tensor (n,), one per image. The compression ratio rho is
-k complex symbols over the n = 3 H W values of the image.
+mean power per symbol of 1: each image by itself in deep JSCC, in the mean over images in the classifier. The noise is
+CN(0, 1/snr), that is, a variance of 1 / (2 snr) in each of the real and imaginary parts; snr is linear, a number or a
+tensor (n,), one per image. The compression ratio rho is k complex symbols over the n = 3 H W values of the image.
 """
 
 from __future__ import annotations
@@ -85,6 +85,11 @@ def transmit(
 def db_to_linear(value_db: Tensor | float) -> Tensor:
     """A power ratio from dB."""
     return 10.0 ** (torch.as_tensor(value_db) / 10.0)
+
+
+def linear_to_db(value: Tensor) -> Tensor:
+    """A power ratio in dB."""
+    return 10.0 * torch.log10(value)
 
 
 def _column(snr: Tensor | float, symbols: Tensor) -> Tensor:

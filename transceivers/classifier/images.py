@@ -16,7 +16,6 @@ from semcom_gym.transceivers.data.pictures import pillow
 from semcom_gym.transceivers.train import Batch
 
 STAMPS, PHOTOS = "stamps", "photos"
-STREAMS = {"train": 0, "validation": 1, "test": 2}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -37,9 +36,9 @@ def sets(images: str | Path, side: int, seed: int, split: str, seen: bool, count
         set has its own images, scaled and cropped about the centre, and ``seen`` changes nothing.
     split: ``train``, ``validation`` or ``test``. Raises ValueError for an unknown set or one without classes.
     """
-    validate.choice("split", split, STREAMS)
+    validate.choice("split", split, data.STREAMS)
     validate.integer("count", count)
-    generator = np.random.default_rng([seed, STREAMS[split], int(seen)])
+    generator = np.random.default_rng([seed, data.STREAMS[split], int(seen)])
     if str(images) == STAMPS:
         stamps, photos = data.load(STAMPS, "train" if seen else split), data.load(PHOTOS, split)
         pictures, labels = data.composites(stamps, photos.images, side, count, generator)
@@ -76,8 +75,5 @@ def _square(image: np.ndarray, side: int) -> np.ndarray:
 
 def _labelled(pictures: np.ndarray, labels: np.ndarray, *loaded: data.Images) -> Labelled:
     """``loaded``: the sets that the pictures are of, the labelled one first."""
-    sources = {
-        item.name: {"images": len(item), "sha256": item.sha256, "licence": item.licence, "source": item.source}
-        for item in loaded
-    }
+    sources = {item.name: item.origin for item in loaded}
     return Labelled(torch.from_numpy(pictures), torch.from_numpy(labels), loaded[0].classes, sources)

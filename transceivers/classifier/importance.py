@@ -21,9 +21,9 @@ from torch import Tensor
 
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array
+from semcom_gym.transceivers import pixels
 from semcom_gym.transceivers.classifier.network import Classifier
 
-BATCH = 250
 RULES = ("paper", "spread", "random", "reverse")
 TOLD_DB = 5.0
 """SNR that the receiver is told while slopes are taken: inside the range that networks are trained for."""
@@ -58,9 +58,9 @@ def importance(network: Classifier, images: Tensor, snr_db: float = TOLD_DB) -> 
     where = next(network.parameters()).device
     total: Tensor | None = None
     features = []
-    for part in images.split(BATCH):
+    for part in pixels.batches(images, where):
         with torch.no_grad():
-            maps = network.maps(part.to(where).float() / 255.0)
+            maps = network.maps(part)
         slopes = _slopes(network, maps, snr_db)
         total = slopes if total is None else total + slopes
         features.append(network.pooled(maps).double().cpu())

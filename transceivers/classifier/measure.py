@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from semcom_gym.envs.arrays import Array
+from semcom_gym.transceivers import pixels
 from semcom_gym.transceivers.classifier.network import Classifier, kept
-
-BATCH = 250
 
 
 @torch.no_grad()
@@ -22,8 +21,7 @@ def features(network: Classifier, images: Tensor) -> Tensor:
     """
     network.eval()
     where = next(network.parameters()).device
-    parts = [network.pooled(network.maps(part.to(where).float() / 255.0)).cpu() for part in images.split(BATCH)]
-    return torch.cat(parts)
+    return torch.cat([network.pooled(network.maps(part)).cpu() for part in pixels.batches(images, where)])
 
 
 @torch.no_grad()
@@ -41,8 +39,8 @@ def accuracy(
     where = next(network.parameters()).device
     generator = torch.Generator(where)
     right = []
-    for k, (part, known) in enumerate(zip(pooled.split(BATCH), labels.split(BATCH), strict=True)):
-        generator.manual_seed(seed * 1_000_003 + k)
+    for k, (part, known) in enumerate(zip(pooled.split(pixels.BATCH), labels.split(pixels.BATCH), strict=True)):
+        generator.manual_seed(pixels.noise_seed(seed, k))
         told = torch.full((len(part),), float(snr_db), device=where)
         mask = None if sent is None else sent.to(where)
         logits = network.classify(part.to(where)[..., None, None], told, mask, generator=generator)

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from semcom_gym.envs import validate
-from semcom_gym.transceivers import channel
+from semcom_gym.transceivers import channel, pixels
 
 BACKBONES = ("resnet", "vgg")
 SIDE = 16
@@ -80,9 +80,7 @@ class Classifier(nn.Module):
 
         Raises ValueError for images of another shape.
         """
-        shape = tuple(images.shape)
-        if len(shape) != 4 or shape[1] != 3 or shape[2] % SIDE or shape[3] % SIDE or 0 in shape:
-            raise ValueError(f"images must be (n, 3, H, W), H and W multiples of {SIDE}, got {shape}")
+        pixels.check_shape(images, SIDE)
         maps: Tensor = self.backbone((images - 0.5) * CONTRAST)
         return maps
 
@@ -125,7 +123,7 @@ class Classifier(nn.Module):
         _check_snr(snr_db, len(maps))
         symbols = self.modulate(self.pooled(maps), sent)
         received, snr = channel.transmit(symbols, channel.db_to_linear(snr_db), medium, generator)
-        return self.decode(received, 10.0 * torch.log10(snr), sent)
+        return self.decode(received, channel.linear_to_db(snr), sent)
 
     def forward(
         self,

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from semcom_gym.envs.arrays import Array
-from semcom_gym.transceivers import digital
+from semcom_gym.transceivers import digital, pixels
 from semcom_gym.transceivers.classifier import measure
 from semcom_gym.transceivers.classifier.network import Classifier
 
@@ -27,9 +27,9 @@ def clear(network: Classifier, images: Tensor, snr_db: float = CLEAR_DB) -> Tens
     network.eval()
     where = next(network.parameters()).device
     answers = []
-    for part in images.split(measure.BATCH):
+    for part in pixels.batches(images, where):
         told = torch.full((len(part),), float(snr_db), device=where)
-        answers.append(network.decode(network.encode(part.to(where).float() / 255.0), told).argmax(1).cpu())
+        answers.append(network.decode(network.encode(part), told).argmax(1).cpu())
     return torch.cat(answers)
 
 

@@ -23,7 +23,7 @@ from torch.nn import functional
 
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import usable_device
-from semcom_gym.transceivers import channel, checkpoint
+from semcom_gym.transceivers import channel, checkpoint, data, pixels
 from semcom_gym.transceivers import train as training
 from semcom_gym.transceivers.classifier import images as labelled
 from semcom_gym.transceivers.classifier import information, measure
@@ -56,8 +56,7 @@ class Size:
             validate.integer(name, getattr(self, name))
         validate.integer("batch", self.batch, low=4)
         validate.integer("tested", self.tested, low=2)
-        if self.side < SIDE or self.side % SIDE:
-            raise ValueError(f"side must be a multiple of {SIDE}, got {self.side}")
+        pixels.check_side(self.side, SIDE)
 
 
 SIZES = {
@@ -136,7 +135,7 @@ def train(
         "link": dataclasses.asdict(link),
         "classes": list(trained_on.classes),
         "images": {"side": size.side, "pool": size.pool, "fitted": size.fitted},
-        "data": {name: {k: v for k, v in item.items() if k != "source"} for name, item in trained_on.sources.items()},
+        "data": data.identity(trained_on.sources),
         "device": where.type,
     }
     pair = initial(config, seed)

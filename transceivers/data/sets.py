@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from semcom_gym.transceivers.data import cache, formats, pictures
 from semcom_gym.transceivers.data.catalogue import CLASSES, SETS, DataSet, stamp_class
 
 SPLITS = ("train", "validation", "test", "all")
+STREAMS = {name: k for k, name in enumerate(SPLITS[:3])}
+"""Stream of random numbers of each split, so that no two splits are drawn alike."""
 SHORT_SIDE = 512
 # what of ten pictures goes where, in the order of the hash of their names
 DEALT = ("test", "validation", "train", "train", "train", "test", "train", "train", "train", "train")
@@ -42,6 +44,11 @@ class Images:
 
     def __len__(self) -> int:
         return len(self.images)
+
+    @property
+    def origin(self) -> dict[str, Any]:
+        """Number of pictures, hash, licence and source, for the provenance of a result."""
+        return {"images": len(self), "sha256": self.sha256, "licence": self.licence, "source": self.source}
 
 
 def load(name_or_path: str | Path, split: str = "train", *, short_side: int | None = SHORT_SIDE) -> Images:
@@ -75,6 +82,11 @@ def load(name_or_path: str | Path, split: str = "train", *, short_side: int | No
         validate.choice("data set (and no folder)", str(name_or_path), SETS)
     kind = formats.detect(folder)
     return _archive(kind, folder, split, short_side) if kind else _folder(folder, split, short_side)
+
+
+def identity(sources: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Of :attr:`Images.origin` by name, what decides a result: all but where the pictures were found."""
+    return {name: {key: value for key, value in item.items() if key != "source"} for name, item in sources.items()}
 
 
 def _fetched(item: DataSet, split: str, short_side: int | None) -> Images:

@@ -30,7 +30,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from semcom_gym.envs import validate
-from semcom_gym.transceivers import channel
+from semcom_gym.transceivers import channel, pixels
 from semcom_gym.transceivers.deepjscc.network import SIDE, Config, DeepJSCC
 
 STOP = -1  # in place of a round: the device may go
@@ -90,7 +90,7 @@ class Device:
     def data(self, round_number: int) -> Tensor:
         """Z_n of a round, (D, 3, H, W) in [0, 1]; the base station draws the same ones."""
         rng = np.random.default_rng([self.seed, self.number, round_number, STREAMS["batch"]])
-        return torch.from_numpy(self.crops[rng.integers(len(self.crops), size=self.batch)]).float() / 255.0
+        return pixels.scaled(torch.from_numpy(self.crops[rng.integers(len(self.crops), size=self.batch)]))
 
     def noise(self, round_number: int) -> torch.Generator:
         """Where the channel's noise of a round comes from."""

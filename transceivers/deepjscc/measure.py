@@ -10,10 +10,9 @@ import torch
 from torch import Tensor
 
 from semcom_gym.envs import validate
-from semcom_gym.transceivers import metrics
+from semcom_gym.transceivers import metrics, pixels
 from semcom_gym.transceivers.deepjscc.network import DeepJSCC, ratio
 
-BATCH = 250
 ANCHOR = (16, 10.0)
 """Feature maps and SNR [dB] of the figure that is followed during training: rho = 1/6, 10 dB."""
 
@@ -30,8 +29,7 @@ class Range:
         for name in ("low_db", "high_db"):
             validate.number(name, getattr(self, name), low=-30.0, high=40.0, open_low=False)
         validate.integer("least_maps", self.least_maps)
-        if self.low_db > self.high_db:
-            raise ValueError(f"low_db {self.low_db:g} exceeds high_db {self.high_db:g}")
+        validate.not_above("low_db", self.low_db, "high_db", self.high_db)
 
 
 def loss(network: DeepJSCC, images: Tensor, generator: torch.Generator, span: Range, medium: str = "awgn") -> Tensor:
@@ -72,9 +70,8 @@ def psnr_of_crops(
     network.eval()
     where = next(network.parameters()).device
     generator, values = torch.Generator(where), []
-    for k, part in enumerate(crops.split(BATCH)):
-        images = part.to(where).float() / 255.0
-        generator.manual_seed(seed * 1_000_003 + k)
+    for k, images in enumerate(pixels.batches(crops, where)):
+        generator.manual_seed(pixels.noise_seed(seed, k))
         n = len(images)
         link = (torch.full((n,), float(snr_db), device=where), torch.full((n,), maps, device=where))
         values.append(metrics.psnr_db(network(images, *link, medium, generator), images).double().cpu())

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from semcom_gym.envs import validate
-from semcom_gym.transceivers import channel
+from semcom_gym.transceivers import channel, pixels
 
 KERNEL = 5
 MAPS_PER_RATIO = 96
@@ -105,15 +105,13 @@ class DeepJSCC(nn.Module):
         """Images as they arrive over a channel of mean SNR ``snr_db`` (n,). medium: ``awgn`` or ``rayleigh``."""
         symbols = self.encode(images, snr_db, maps)
         received, snr = channel.transmit(symbols, channel.db_to_linear(snr_db), medium, generator)
-        return self.decode(received, 10.0 * torch.log10(snr), maps, (images.shape[2], images.shape[3]))
+        return self.decode(received, channel.linear_to_db(snr), maps, (images.shape[2], images.shape[3]))
 
     def _check(self, images: Tensor, snr_db: Tensor, maps: Tensor) -> None:
-        shape = tuple(images.shape)
-        if len(shape) != 4 or shape[1] != 3 or shape[2] % SIDE or shape[3] % SIDE or 0 in shape:
-            raise ValueError(f"images must be (n, 3, H, W), H and W multiples of {SIDE}, got {shape}")
+        pixels.check_shape(images, SIDE)
         for name, value in (("snr_db", snr_db), ("maps", maps)):
-            if tuple(value.shape) != shape[:1]:
-                raise ValueError(f"{name} must have shape ({shape[0]},), got {tuple(value.shape)}")
+            if tuple(value.shape) != (len(images),):
+                raise ValueError(f"{name} must have shape ({len(images)},), got {tuple(value.shape)}")
         if maps.is_floating_point() or bool(((maps < 1) | (maps > self.config.maps)).any()):
             raise ValueError(f"maps must be integers from 1 to {self.config.maps}")
 

@@ -24,7 +24,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from semcom_gym.envs import validate
-from semcom_gym.transceivers import channel, checkpoint, metrics
+from semcom_gym.transceivers import channel, checkpoint, data, metrics, pixels
 from semcom_gym.transceivers import train as training
 from semcom_gym.transceivers.deepjscc import distributed, measure
 from semcom_gym.transceivers.deepjscc.distributed import Device, Link
@@ -66,8 +66,7 @@ class Settings:
         validate.integer("seed", self.seed, low=0)
         validate.choice("models", self.models, MODELS)
         validate.choice("optimizer", self.optimizer, LEARNING_RATES)
-        if self.side < SIDE or self.side % SIDE:
-            raise ValueError(f"side must be a multiple of {SIDE}, got {self.side}")
+        pixels.check_side(self.side, SIDE)
         Config(self.width, self.maps)
         if self.learning_rate is None:
             object.__setattr__(self, "learning_rate", LEARNING_RATES[self.optimizer])
@@ -144,7 +143,7 @@ class Station:
             )
         generator = device.noise(round_number)
         received, snr = channel.transmit(symbols, channel.db_to_linear(snr_db), "awgn", generator)
-        decoded = network.decode(received, 10.0 * torch.log10(snr), maps, (images.shape[2], images.shape[3]))
+        decoded = network.decode(received, channel.linear_to_db(snr), maps, (images.shape[2], images.shape[3]))
         return metrics.mse(decoded, images).mean()
 
     def measure(self, followed: Tensor, seed: int) -> dict[str, list[float]]:
@@ -196,7 +195,7 @@ def train(
     identity = {
         **{name: value for name, value in dataclasses.asdict(settings).items() if name != "rounds"},
         "links": [dataclasses.asdict(link) for link in links],
-        "data": {name: {k: v for k, v in item.items() if k != "source"} for name, item in sources.items()},
+        "data": data.identity(sources),
     }
     station = Station(devices, settings, config)
     record: dict[str, Any] = {"round": 0, "seconds": 0.0, "rows": [], "losses": []}

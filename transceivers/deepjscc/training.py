@@ -13,14 +13,13 @@ from torch import Tensor, nn
 
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import usable_device
-from semcom_gym.transceivers import checkpoint, data
+from semcom_gym.transceivers import checkpoint, data, pixels
 from semcom_gym.transceivers import train as training
 from semcom_gym.transceivers.deepjscc import measure
 from semcom_gym.transceivers.deepjscc.network import SIDE, Config, DeepJSCC
 
 KIND = "deepjscc"
 FOLLOWED = 500  # validation crops that the anchor's PSNR is followed on
-STREAMS = {"train": 0, "validation": 1, "test": 2}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,8 +41,7 @@ class Size:
         for name in ("width", "crops", "batch", "pool", "maps"):
             validate.integer(name, getattr(self, name))
         validate.integer("tested", self.tested, low=2)
-        if self.side < SIDE or self.side % SIDE:
-            raise ValueError(f"side must be a multiple of {SIDE}, got {self.side}")
+        pixels.check_side(self.side, SIDE)
 
 
 SIZES = {
@@ -69,12 +67,12 @@ def crops(sets: Sequence[str | Path], split: str, side: int, count: int, seed: i
     split: ``train``, ``validation`` or ``test``.
     Raises ValueError for an unknown set, two sets of one name or too few crops.
     """
-    validate.choice("split", split, STREAMS)
+    validate.choice("split", split, data.STREAMS)
     if not sets:
         raise ValueError("name at least one set of images")
     if count < len(sets):
         raise ValueError(f"{count} crops of {len(sets)} sets: at least one of each is needed")
-    generator = np.random.default_rng([seed, STREAMS[split]])
+    generator = np.random.default_rng([seed, data.STREAMS[split]])
     parts, sources = [], {}
     for k, name in enumerate(sets):
         images = data.load(name, split)
@@ -82,9 +80,7 @@ def crops(sets: Sequence[str | Path], split: str, side: int, count: int, seed: i
         parts.append(torch.from_numpy(data.crops(images, side, share, generator)))
         if images.name in sources:
             raise ValueError(f"two sets of images have the name {images.name!r}")
-        sources[images.name] = {
-            "images": len(images), "sha256": images.sha256, "licence": images.licence, "source": images.source,
-        }  # fmt: skip
+        sources[images.name] = images.origin
     return torch.cat(parts), sources
 
 
@@ -96,7 +92,7 @@ def psnr_by_picture(
     Crops of one picture are alike, so that only the spread over pictures says what another set of them would give.
     """
     maps, snr_db = measure.ANCHOR
-    generator = np.random.default_rng([seed, STREAMS["test"]])
+    generator = np.random.default_rng([seed, data.STREAMS["test"]])
     found = []
     for name in sets:
         for image in data.load(name, "test").images[:pictures]:
@@ -135,7 +131,7 @@ def train(
         "range": dataclasses.asdict(span),
         "channel": medium,
         "crops": {"side": size.side, "pool": size.pool},
-        "data": {name: {k: v for k, v in item.items() if k != "source"} for name, item in sources.items()},
+        "data": data.identity(sources),
         "device": where.type,
     }
     with torch.random.fork_rng(devices=[]):
