@@ -134,7 +134,10 @@ def bound(problem: str, params: Any, instance: Any, **options: Any) -> Bound:
 
 def require(module: str, what: str) -> None:
     """Raise ModuleNotFoundError in one line if an optional module is missing."""
-    extras = {"cvxpy": "solvers", "torch": "agents", "stable_baselines3": "agents", "matplotlib": "report"}
+    extras = {
+        "cvxpy": "solvers", "torch": "agents", "stable_baselines3": "agents", "matplotlib": "report",
+        "constriction": "codecs", "av": "codecs", "sionna": "codes",
+    }  # fmt: skip
     try:
         importlib.import_module(module)
     except ModuleNotFoundError:

@@ -16,6 +16,7 @@ from typing import NoReturn
 from semcom_gym import __version__
 from semcom_gym.benchmarks import (
     commands_bench,
+    commands_codes,
     commands_env,
     commands_report,
     commands_rounds,
@@ -57,6 +58,7 @@ def parser() -> argparse.ArgumentParser:
     commands_speed.add_to(subparsers)
     commands_ship.add_to(subparsers)
     commands_transceivers.add_to(subparsers)
+    commands_codes.add_to(subparsers)
     commands_rounds.add_to(subparsers)
     commands_report.add_to(subparsers)
     return top

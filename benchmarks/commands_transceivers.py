@@ -17,8 +17,11 @@ from semcom_gym.benchmarks.errors import user_input
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import usable_device
 
-NETWORKS = ("deepjscc", "classifier")
-OWN = {"deepjscc": ("tested", "example", "specialist"), "classifier": ("backbone",)}
+NETWORKS = ("deepjscc", "classifier", "ascc", "sfma", "digital")
+OWN = {
+    "deepjscc": ("tested", "example", "specialist"), "classifier": ("backbone",), "ascc": ("labelled", "analog"),
+    "sfma": ("scheme", "shown", "digital"),
+}  # fmt: skip
 """Options of `profile` that belong to one network."""
 
 
@@ -34,7 +37,9 @@ def add_to(commands: Any) -> None:
     profile = add(
         commands, "profile", _profile, "train a transceiver, measure it and fit the curve that the environments read",
         "  semcom-gym profile deepjscc --device cpu --size small --out runs/deepjscc\n"
-        "  semcom-gym profile classifier --backbone vgg --device cpu --size small --out runs/vgg\n\n"
+        "  semcom-gym profile classifier --backbone vgg --device cpu --size small --out runs/vgg\n"
+        "  semcom-gym profile ascc --device cpu --size small --out runs/ascc\n"
+        "  semcom-gym profile sfma --scheme sc_sfma swinjscc_noma --device cpu --size small --out runs/sfma\n\n"
         "Ctrl-C keeps the network so far and every finished measurement: the same command goes on from there.",
     )  # fmt: skip
     profile.add_argument("network", help=f"one of: {', '.join(NETWORKS)}")
@@ -42,7 +47,7 @@ def add_to(commands: Any) -> None:
     profile.add_argument("--size", default="small", help="small (for a CPU) or full (for a GPU) (default: %(default)s)")
     profile.add_argument(
         "--train-images", type=int, metavar="N",
-        help="images, for deepjscc crops of them, to train on, repeats counted (default: those of the size)",
+        help="images to train on (deepjscc, ascc: crops, sfma: pairs), repeats counted (default: those of the size)",
     )  # fmt: skip
     profile.add_argument(
         "--images", nargs="+", metavar="SET",
@@ -55,6 +60,13 @@ def add_to(commands: Any) -> None:
         help="sets held out, measured one by one; the curve is that of the first (default: those of --images)",
     )  # fmt: skip
     profile.add_argument("--example", metavar="PICTURE", help="a picture to send by deep JSCC and by JPEG, and to draw")
+    profile.add_argument("--labelled", metavar="SET", help="of ascc: images of the semantic user (default: stamps)")
+    profile.add_argument(
+        "--analog", metavar="FILE", help="of ascc: a network of deep JSCC to measure beside the codecs"
+    )
+    profile.add_argument("--scheme", nargs="+", metavar="SCHEME", help="of sfma: what to train (default: all four)")
+    profile.add_argument("--shown", nargs=2, metavar="PICTURE", help="of sfma: two pictures to send and to draw")
+    profile.add_argument("--digital", metavar="CSV", help="of sfma: PSNR of a digital chain over SNR, to be drawn too")
     profile.add_argument(
         "--specialist", nargs=2, action="append", default=[], metavar=("MAPS", "SNR_DB"),
         help="train a network for this point alone and compare it with that in OUT; may be repeated",
@@ -105,7 +117,8 @@ def _profile(args: argparse.Namespace) -> Job:
                 raise ValueError(f"--{name} is an option of {network}, not of {args.network}")
     validate.integer("seed", args.seed, low=0)
     usable_device(args.device)
-    return _classifier(args) if args.network == "classifier" else _deepjscc(args)
+    made = {"deepjscc": _deepjscc, "classifier": _classifier, "ascc": _ascc, "sfma": _sfma, "digital": _digital}
+    return made[args.network](args)
 
 
 def _classifier(args: argparse.Namespace) -> Job:
@@ -136,6 +149,48 @@ def _deepjscc(args: argparse.Namespace) -> Job:
     else:
         work, show = partial(profiles.deepjscc, profile), profiles.show
     return Job(lambda: _checked(work), show, profile.kept)
+
+
+def _ascc(args: argparse.Namespace) -> Job:
+    for module in ("constriction", "av"):
+        baselines.solution.require(module, "profile ascc")
+    from semcom_gym.benchmarks import profile_ascc
+
+    codecs = {name: size.codec for name, size in profile_ascc.SIZES.items()}
+    asked = _asked(args, args.images or ["photos"], codecs, "crops")
+    asked["size"] = dataclasses.replace(profile_ascc.SIZES[args.size], codec=asked["size"])
+    analog = Path(args.analog) if args.analog else None
+    profile = profile_ascc.Profile(**asked, labelled=args.labelled or "stamps", analog=analog)
+    return Job(lambda: _checked(partial(profile_ascc.ascc, profile)), profile_ascc.show, profile.kept)
+
+
+def _sfma(args: argparse.Namespace) -> Job:
+    from semcom_gym.benchmarks import profile_sfma
+    from semcom_gym.transceivers.sfma import training
+    from semcom_gym.transceivers.sfma.network import SCHEMES
+
+    schemes = tuple(dict.fromkeys(args.scheme or SCHEMES))
+    for scheme in schemes:
+        validate.choice("scheme", scheme, SCHEMES)
+    profile = profile_sfma.Profile(
+        **_asked(args, args.images or ["photos"], training.SIZES, "pairs"), schemes=schemes,
+        shown=tuple(Path(name) for name in args.shown or ()), digital=Path(args.digital) if args.digital else None,
+    )  # fmt: skip
+    return Job(lambda: _checked(partial(profile_sfma.sfma, profile)), profile_sfma.show, profile.kept)
+
+
+def _digital(args: argparse.Namespace) -> Job:
+    baselines.solution.require("av", "profile digital")
+    from semcom_gym.benchmarks import profile_digital
+
+    validate.choice("size", args.size, profile_digital.SIZES)
+    for name, value in (("train-images", args.train_images), ("tensorboard", args.tensorboard)):
+        if value is not None:
+            raise ValueError(f"--{name} is no option of digital: nothing is trained")
+    out = store.make_folder(args.out or f"runs/profile_digital_{args.size}")
+    size = profile_digital.SIZES[args.size]
+    profile = profile_digital.Profile(tuple(args.images or ["photos"]), args.size, size, args.seed, out)
+    return Job(lambda: _checked(partial(profile_digital.digital, profile)), profile_digital.show, profile.kept)
 
 
 def _asked(

@@ -18,7 +18,15 @@ RESULTS = ROOT / "docs" / "results"
 # Caption -> pages, in the order of the side bar. A page that is missing here fails the build.
 NAVIGATION = {
     "Environments": ["docs/crra", "docs/sfma", "docs/ascc", "docs/training", "docs/certificates", "docs/own_paper"],
-    "Learning": ["docs/agents", "docs/transceivers", "docs/classifier", "docs/iterative"],
+    "Learning": ["docs/agents"],
+    "Transceivers": [
+        "docs/transceivers",
+        "docs/classifier",
+        "docs/iterative",
+        "docs/sc_sfma",
+        "docs/hyperprior",
+        "docs/digital",
+    ],
     "Results": ["docs/results/README", "docs/report"],
     "Reference": ["docs/api/envs", "docs/api/problems", "docs/api/baselines", "docs/api/agents"],
     "Project": ["CONTRIBUTING", "CHANGELOG"],

@@ -6,6 +6,7 @@ Everything above this file is written once and runs on both libraries.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
@@ -29,6 +30,16 @@ def is_torch(x: Array) -> bool:
     """Whether ``x`` is a torch tensor; never imports torch."""
     torch = sys.modules.get("torch")
     return torch is not None and isinstance(x, torch.Tensor)
+
+
+def rounding(x: Array) -> float:
+    """Relative rounding of the floating-point numbers of ``x``."""
+    return _eps(namespace(x), x.dtype)
+
+
+@functools.cache
+def _eps(xp: Any, dtype: Any) -> float:
+    return float(xp.finfo(dtype).eps)
 
 
 def erfc(x: Array) -> Array:
@@ -71,16 +82,35 @@ def at_most(x: Array, high: float) -> Array:
     return np.minimum(x, high) if isinstance(x, np.ndarray) else namespace(x).clip(x, None, high)
 
 
-def pick(x: Array, index: Array) -> Array:
-    """The entries of ``x`` at ``index`` along the last axis; the other axes are shared."""
-    if isinstance(x, np.ndarray):
-        return x[np.arange(len(x))[:, None], index] if x.ndim == 2 else np.take_along_axis(x, index, -1)
-    return sys.modules["torch"].gather(x, -1, index)
+def turned(x: Array) -> Array:
+    """``x`` with its axes in reverse order, as a view."""
+    return x.T if isinstance(x, np.ndarray) else x.permute(*range(x.ndim - 1, -1, -1))
+
+
+def in_order(x: Array) -> Array:
+    """``x`` stored with its last axis running fastest."""
+    return np.ascontiguousarray(x) if isinstance(x, np.ndarray) else x.contiguous()
+
+
+def at_rows(x: Array, rows: Array) -> Array:
+    """``x[rows]`` for some or all rows in rising order, in NumPy stored with the first axis running fastest."""
+    if len(rows) == len(x):
+        return x
+    return x.T.take(rows, -1).T if isinstance(x, np.ndarray) else x[rows]
+
+
+def with_rows(x: Array, rows: Array, part: Array) -> Array:
+    """A copy of ``x`` with ``part`` at some or all ``rows`` in rising order."""
+    if len(rows) == len(x):
+        return part
+    changed = x.copy("K") if isinstance(x, np.ndarray) else x.clone()
+    changed[rows] = part
+    return changed
 
 
 def frozen(x: Array) -> Array:
     """``x`` outside the gradient graph (torch); ``x`` itself in NumPy."""
-    return x.detach() if is_torch(x) else x
+    return x if isinstance(x, np.ndarray) else x.detach()
 
 
 def like(table: np.ndarray[Any, Any], x: Array) -> Array:
@@ -126,11 +156,11 @@ class Batch:
     """A dataclass whose fields are arrays that share their first axis."""
 
     def __len__(self) -> int:
-        return int(getattr(self, dataclasses.fields(self)[0].name).shape[0])
+        return len(next(iter(vars(self).values())))
 
     def map(self: BatchT, function: Callable[[Array], Array]) -> BatchT:
         """The batch with ``function`` applied to every field."""
-        return type(self)(**{f.name: function(getattr(self, f.name)) for f in dataclasses.fields(self)})
+        return type(self)(**{name: function(value) for name, value in vars(self).items()})
 
     def __getitem__(self: BatchT, index: Any) -> BatchT:
         """The instances at ``index``: a slice, an integer array or a mask; an integer keeps the batch axis."""

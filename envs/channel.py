@@ -41,8 +41,12 @@ def digits(uniform: Array) -> Array:
     Where an instance needs hundreds of variates for its details, 12 bits of each are plenty.
     """
     whole = (uniform * 2.0 ** (DIGITS * DIGIT_BITS)).astype(np.int64)
-    mask = (1 << DIGIT_BITS) - 1
-    return np.concat([(whole >> (DIGIT_BITS * place)) & mask for place in range(DIGITS)], axis=-1)
+    count = uniform.shape[-1]
+    parts = np.empty((*uniform.shape[:-1], DIGITS * count), np.int64)
+    for place in range(DIGITS):
+        np.right_shift(whole, DIGIT_BITS * place, out=parts[..., place * count : (place + 1) * count])
+    parts &= (1 << DIGIT_BITS) - 1
+    return parts
 
 
 def digit_uniform(digit: Array) -> Array:
@@ -58,6 +62,16 @@ def _quantiles() -> np.ndarray[Any, Any]:
 def digit_normal(digit: Array) -> Array:
     """Standard normal variates from :func:`digits`, by a table of quantiles small enough for the cache."""
     return _quantiles().take(digit)
+
+
+@functools.lru_cache(64)
+def _log_normal(spread: float) -> np.ndarray[Any, Any]:
+    return np.exp(spread * _quantiles())
+
+
+def digit_log_normal(digit: Array, spread: float) -> Array:
+    """exp(spread * normal) from :func:`digits`."""
+    return _log_normal(spread).take(digit)
 
 
 def db_to_linear(value_db: Array) -> Array:

@@ -38,7 +38,7 @@ class Curve:
     quantity: str
     equation: str
     parameters: Mapping[str, Any]
-    standard_errors: Mapping[str, float] | None
+    standard_errors: Mapping[str, Any] | None
     points: list[list[float]]
     goodness: Mapping[str, float]
     provenance: Mapping[str, Any]

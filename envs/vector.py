@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import gymnasium as gym
@@ -10,11 +11,11 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, concatenate, is_torch, namespace, usable_device
+from semcom_gym.envs.arrays import Array, is_torch, namespace, usable_device
 from semcom_gym.envs.core import Setup
 from semcom_gym.envs.outcome import Outcome
 
-CHUNK = 1 << 17  # uniform variates turned into instances at a time: where NumPy's temporaries still fit the cache
+CHUNK = 1 << 15  # uniform variates turned into instances at a time: where NumPy's temporaries still fit the cache
 POOL = 1 << 22  # uniform variates drawn ahead, over all sub-environments
 
 
@@ -56,6 +57,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         self.device = _torch_device(backend, device)
         self.instance: Any = None
         self._pool: Any = None
+        self._observations: Any = None
         self._lent = False
         self._rngs: list[np.random.Generator] = []
         self._depth = max(1, min(256, POOL // (num_envs * self.problem.uniforms_per_instance(self.params))))
@@ -69,23 +71,28 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         uniform = np.empty((len(which), self._depth, k))
         for row, index in enumerate(which):
             self._rngs[index].random(out=uniform[row])
-        per_chunk = max(1, CHUNK // (k * len(which)))
-        fresh, observations = [], []
-        for slot in range(0, self._depth, per_chunk):
-            block = self.problem.build(self.params, uniform[:, slot : slot + per_chunk].swapaxes(0, 1).reshape(-1, k))
-            observations.append(self._place_array(self._observe(block)))
-            fresh.append(self._place(block))
         self._cursor[which] = 0
-        if len(which) == self.num_envs:
-            self._pool, self._observations = concatenate(fresh), _join(observations)
-            return
-        if self._lent:  # slices of this pool are in a caller's hands
+        everyone = len(which) == self.num_envs
+        if self._lent and not everyone:  # slices of this pool are in a caller's hands
             self._pool, self._observations = self._pool.map(_copy), _copy(self._observations)
-            self._lent = False
-        rows = (np.arange(self._depth)[:, None] * self.num_envs + which).ravel()
-        self._observations[rows] = _join(observations)
-        for name, value in vars(concatenate(fresh)).items():
-            getattr(self._pool, name)[rows] = value
+        self._lent = False
+        rows = max(1, CHUNK // k)
+        slots = max(1, rows // len(which))
+        for slot, first in itertools.product(range(0, self._depth, slots), range(0, len(which), rows)):
+            drawn = uniform[first : first + rows, slot : slot + slots].swapaxes(0, 1)
+            block = self.problem.build(self.params, drawn.reshape(-1, k))
+            seen, block = self._place_array(self._observe(block)), self._place(block)
+            if everyone and slot == first == 0:
+                self._pool, self._observations = block.map(self._room), self._room(seen)
+            at = np.arange(slot, slot + drawn.shape[0])[:, None] * self.num_envs + which[first : first + rows]
+            place: Any = slice(int(at[0, 0]), int(at[-1, -1]) + 1) if everyone else at.ravel()
+            self._observations[place] = seen
+            for name, value in vars(block).items():
+                getattr(self._pool, name)[place] = value
+
+    def _room(self, x: Array) -> Array:
+        """Room for the arrays like ``x`` of all instances drawn ahead."""
+        return namespace(x).empty((self._depth * self.num_envs, *x.shape[1:]), dtype=x.dtype, device=x.device)
 
     def _place(self, instance: Any) -> Any:
         """The instances in this environment's dtype, library and device."""
@@ -201,10 +208,6 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
 
 def _copy(x: Array) -> Array:
     return x.clone() if is_torch(x) else x.copy()
-
-
-def _join(arrays: list[Array]) -> Array:
-    return namespace(arrays[0]).concat(arrays)
 
 
 def _torch_device(backend: str, device: str) -> Any:

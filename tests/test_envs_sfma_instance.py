@@ -51,7 +51,8 @@ def test_interpolation_of_tables() -> None:
     grid = np.linspace(-0.2, 1.2, 57)
     expected = [between(float(x), list(profile.similarity), list(profile.rho_max)) for x in grid]
     rows = [[between(float(x), list(profile.similarity), list(c)) for c in profile.distortion.T] for x in grid]
-    rho_max, distortion, least = profile.at(grid, "rho_max", "distortion", "least_distortion")
+    rho_max, least = profile.at(grid, "rho_max", "least_distortion")
+    distortion = profile.distortion_at(grid[:, None], np.arange(len(profile.ratio_grid)))
     np.testing.assert_allclose(rho_max, expected, rtol=1e-12)
     np.testing.assert_allclose(distortion, rows, rtol=1e-12)
     np.testing.assert_allclose(least, distortion[:, -1], rtol=1e-12)

@@ -66,11 +66,12 @@ THIRD_PARTIES = {
     "envs": (CORE, {"torch", "matplotlib", "rustworkx"}),
     "baselines": (CORE, {"cvxpy", "tqdm", "rustworkx"}),
     "agents": (CORE | TRAINING, {"matplotlib", "optuna"}),
-    "transceivers": (CORE | {"torch", "tqdm"}, {"PIL"}),
+    "transceivers": (CORE | {"torch", "tqdm"}, {"PIL", "constriction", "av", "sionna"}),
     "benchmarks": (CORE | {"tqdm"}, TRAINING | {"matplotlib", "cvxpy"}),
 }
 DISTRIBUTION = {
     "yaml": "pyyaml", "PIL": "pillow", "sb3_contrib": "sb3-contrib", "stable_baselines3": "stable-baselines3",
+    "sionna": "sionna-no-rt",
 }  # fmt: skip
 
 
@@ -135,8 +136,9 @@ def test_every_third_party_is_declared() -> None:
 
 def test_extras() -> None:
     extras = setup_cfg()["options.extras_require"]
-    assert set(extras) == {"agents", "solvers", "transceivers", "report", "tune", "test", "docs", "all"}
-    assert extras["all"].strip() == "semcom-gym[agents,solvers,transceivers,report,tune]"
+    users = {"agents", "solvers", "transceivers", "codecs", "codes", "report", "tune", "all"}
+    assert set(extras) == users | {"test", "docs"}
+    assert extras["all"].strip() == "semcom-gym[agents,solvers,codecs,report,tune]"
 
 
 # --- light imports ---------------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ def normalise_power(symbols: Tensor, sent: Tensor | None = None) -> Tensor:
         sent = torch.ones_like(symbols, dtype=torch.bool)
     symbols = symbols * sent
     energy = torch.view_as_real(symbols).square().sum((-2, -1), keepdim=True)[..., 0]
-    tiny = torch.finfo(energy.dtype).tiny  # keeps the gradient of a zero signal finite
+    tiny = torch.finfo(energy.dtype).tiny * symbols.shape[-1]  # keeps the gradient of a zero signal finite
     return symbols * (sent.sum(-1, keepdim=True) / energy.clamp(min=tiny)).sqrt()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from semcom_gym.envs import simplex
-from semcom_gym.envs.arrays import Array, at_least, at_most, flat, like, namespace, pick, total
+from semcom_gym.envs.arrays import Array, at_least, at_most, flat, like, namespace, total, turned
 from semcom_gym.envs.outcome import require_feasible
 from semcom_gym.envs.sfma import limits, pairs, physics
 from semcom_gym.envs.sfma.instance import Instance, Params
@@ -33,15 +33,19 @@ def decode(params: Params, instance: Instance, action: Array) -> Allocation:
     pairing (M): the perfect matching of largest total score, over the pairs in E_f (21) wherever they allow one.
     power, bandwidth, ratio (N each): a group's entry is the mean of its two users'; then as in :func:`allot`.
     """
-    xp = namespace(action)
     a = at_most(at_least(action, -1.0), 1.0)
     pair = match(params, instance, a[:, : params.num_pairs])
-    link = physics.links(params, instance, pair)
-    user = xp.reshape(like(pairs.members(params.num_users), pair)[pair], (len(instance), 1, -1))
-    blocks = xp.reshape(a[:, params.num_pairs :], (len(instance), len(BLOCKS), -1))
-    both = pick(blocks, xp.broadcast_to(user, (len(instance), len(BLOCKS), user.shape[-1])))
-    group = xp.mean(xp.reshape(both, (*both.shape[:2], -1, 2)), axis=-1)
-    return allot(params, link, pair, group)
+    return allot(params, physics.links(params, instance, pair), pair, _of_groups(params, a, pair))
+
+
+def _of_groups(params: Params, action: Array, pair: Array) -> Array:
+    """(n, 3, K) the entries of the groups with the pairs (n, K): means over their two users."""
+    xp = namespace(action)
+    each = action.shape[1] * xp.arange(len(action), device=action.device)
+    first = params.num_pairs + params.num_users * xp.arange(len(BLOCKS), device=action.device)
+    left, right = turned(like(pairs.members(params.num_users), pair))[:, turned(pair)] + each  # (K, n)
+    both = (action.take(first[:, None, None] + user) for user in (left, right))
+    return turned(xp.moveaxis(0.5 * sum(both), 0, 1))
 
 
 def match(params: Params, instance: Instance, score: Array) -> Array:

@@ -184,10 +184,14 @@ def build(params: Params, uniform: Array) -> Instance:
     vectors = channel.digit_normal(digit[:, :contents]).reshape(n, -1, FEATURES)
     similarity = _similarity(params, vectors, (content * params.clusters).astype(np.int64))
     rest = digit[:, contents : contents + 8 * count].reshape(n, 8, count).swapaxes(0, 1)
-    noise = channel.digit_normal(rest[:7])
     profile = params.profile
+    factor = channel.digit_log_normal(rest[:5], profile.parameter_spread)
     low, high = profile.distortion_level
-    spread = np.exp(profile.distortion_spread * noise[5:]).transpose(1, 2, 0)
+    mean = low + (high - low) * level
+    spread = channel.digit_log_normal(rest[5:7], profile.distortion_spread)
+    distortion_level = np.empty((n, count, 2))
+    for side, user in enumerate(pairs.members(users).T):
+        np.multiply(mean.take(user, axis=1), spread[side], out=distortion_level[..., side])
     distance = channel.distance_m(place, params.min_distance_m, params.cell_radius_m)
     return Instance(
         distance_m=distance,
@@ -199,20 +203,21 @@ def build(params: Params, uniform: Array) -> Instance:
         similarity=similarity,
         encode_s=params.encoder_cycles / params.bs_frequency_hz
         * _around_one(channel.digit_uniform(rest[7]), params.cycles_spread),
-        **profile.interference(similarity, np.exp(profile.parameter_spread * noise[:5])),
-        distortion_level=(low + (high - low) * level)[:, pairs.members(users)] * spread,
+        **profile.interference(similarity, factor),
+        distortion_level=distortion_level,
     )  # fmt: skip
 
 
 def _similarity(params: Params, vectors: Array, cluster: Array) -> Array:
     """(n, M) cosine of the users' content vectors, clipped to [0, 1]; contents gather around the clusters' centres."""
-    centres, own = vectors[:, : params.clusters], vectors[:, params.clusters :]
-    mean = np.take_along_axis(centres, cluster[..., None], 1)
-    content = np.sqrt(params.content_correlation) * mean + np.sqrt(1.0 - params.content_correlation) * own
+    n, each, _ = vectors.shape
+    content = vectors.reshape(n * each, -1).take(cluster + each * np.arange(n)[:, None], axis=0)  # the centres
+    content *= np.sqrt(params.content_correlation)
+    content += np.sqrt(1.0 - params.content_correlation) * vectors[:, params.clusters :]
     content /= np.sqrt(np.sum(content * content, axis=-1, keepdims=True))
     left, right = pairs.members(params.num_users).T
-    cosine = np.matmul(content, content.swapaxes(1, 2)).reshape(len(content), -1)
-    return np.clip(cosine[:, left * params.num_users + right], 0.0, 1.0)
+    cosine = np.matmul(content, content.swapaxes(1, 2)).reshape(n, -1).take(left * params.num_users + right, axis=1)
+    return np.minimum(np.maximum(cosine, 0.0), 1.0)
 
 
 def _gain(params: Params, distance: Array, shadow: Array, fade: Array) -> Array:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, frozen, like, namespace, pick, to_numpy
+from semcom_gym.envs.arrays import Array, frozen, in_order, like, namespace, to_numpy, turned
 
 ENUMERATED_USERS = 14  # up to here all matchings are compared, level by level; above, a blossom algorithm
 BLOSSOM_SCALE = 2.0**40  # it wants integers
@@ -37,7 +37,7 @@ def index(users: int) -> np.ndarray[Any, Any]:
 def _levels(users: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]]:
     """The states of a matching that always pairs the lowest free user, from two free users up to all.
 
-    Each level is (pairs, rest), both (states, choices): the pair chosen, and the state one level down that is left.
+    Each level is (pairs, rest), both (choices, states): the pair chosen, and the state one level down that is left.
     """
     left: list[list[tuple[int, ...]]] = [[tuple(range(users))]]
     while len(left[-1][0]) > 2:
@@ -49,7 +49,7 @@ def _levels(users: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]
         below = {free: row for row, free in enumerate(left[depth + 1])} if depth + 1 < len(left) else {(): 0}
         pairs = [[index(users)[free[0], free[k]] for k in range(1, len(free))] for free in left[depth]]
         rest = [[below[free[1:k] + free[k + 1 :]] for k in range(1, len(free))] for free in left[depth]]
-        levels.append((np.array(pairs), np.array(rest)))
+        levels.append((np.array(pairs).T.copy(), np.array(rest).T.copy()))
     return levels
 
 
@@ -62,12 +62,14 @@ def best_matching(score: Array, users: int) -> Array:
     if users > ENUMERATED_USERS:
         return like(np.stack([_blossom(row, users) for row in to_numpy(score).astype(float)]), score)
     xp = namespace(score)
-    by_pair = xp.asarray(score.T, copy=True)
+    by_pair = in_order(turned(score))
     values = [xp.zeros_like(by_pair[:1])]
-    for pairs, rest in _levels(users):
-        best = by_pair[pairs[:, 0]] + values[-1][rest[:, 0]]
-        for choice in range(1, pairs.shape[1]):
-            best = xp.maximum(best, by_pair[pairs[:, choice]] + values[-1][rest[:, choice]])
+    for pairs, rest in _levels(users)[:-1]:
+        best = None
+        for pair, left in zip(like(pairs, score), like(rest, score), strict=True):
+            tried = xp.take(by_pair, pair, axis=0)
+            tried += xp.take(values[-1], left, axis=0)
+            best = tried if best is None else xp.maximum(best, tried)
         values.append(best)
     return _read_back(score, users, values)
 
@@ -76,16 +78,15 @@ def _read_back(score: Array, users: int, values: list[Array]) -> Array:
     """The matching behind the values of all states: at each level the choice that attains the best."""
     xp = namespace(score)
     n = score.shape[0]
-    instance = xp.arange(n, device=score.device)[:, None]
-    state = xp.zeros(n, dtype=xp.int64, device=score.device)
+    each = xp.arange(n, device=score.device)
+    state = xp.zeros_like(each)
     chosen = []
-    levels = _levels(users)
-    for level in range(len(levels) - 1, -1, -1):
-        pairs, rest = (like(table, score)[state] for table in levels[level])  # (n, choices)
-        take = xp.argmax(pick(score, pairs) + values[level][rest, instance], axis=-1)[:, None]
-        chosen.append(pick(pairs, take))
-        state = pick(rest, take)[:, 0]
-    return xp.sort(xp.concat(chosen, axis=-1), axis=-1)
+    for (pairs, rest), value in zip(reversed(_levels(users)), reversed(values), strict=True):
+        pair, left = (xp.take(like(table, score), state, axis=1) for table in (pairs, rest))  # (choices, n)
+        take = xp.argmax(score.take(pair + score.shape[1] * each) + value.take(n * left + each), axis=0)
+        chosen.append(pair.take(n * take + each))
+        state = left.take(n * take + each)
+    return turned(xp.sort(xp.stack(chosen), axis=0))
 
 
 def _blossom(score: np.ndarray[Any, Any], users: int) -> np.ndarray[Any, Any]:
@@ -103,6 +104,6 @@ def _blossom(score: np.ndarray[Any, Any], users: int) -> np.ndarray[Any, Any]:
 def uses(pairs: Array, users: int) -> Array:
     """(n, N) how many of the groups' pairs (n, K) each user is in: 1 everywhere in a perfect matching."""
     xp = namespace(pairs)
-    both = like(members(users), pairs)[pairs]  # (n, K, 2)
-    same = both[..., None] == xp.arange(users, device=pairs.device)
-    return xp.sum(xp.sum(xp.astype(same, xp.int64), axis=-2), axis=-2)
+    n = pairs.shape[0]
+    place = turned(like(members(users), pairs))[:, turned(pairs)] + users * xp.arange(n, device=pairs.device)
+    return xp.reshape(xp.bincount(xp.reshape(place, (-1,)), minlength=n * users), (n, users))

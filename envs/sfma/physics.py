@@ -9,8 +9,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
-
 from semcom_gym.envs.arrays import (
     Array,
     Batch,
@@ -20,9 +18,9 @@ from semcom_gym.envs.arrays import (
     largest,
     like,
     namespace,
-    pick,
     to_numpy,
     total,
+    turned,
 )
 from semcom_gym.envs.outcome import Outcome
 from semcom_gym.envs.sfma import pairs as pairing
@@ -83,27 +81,28 @@ class Links(Batch):
 
 
 def links(params: Params, instance: Instance, pair: Array | None = None) -> Links:
-    """The links of the pairs (n, P), or of all M pairs."""
+    """The links of the pairs (n, P), or of all M pairs, stored users first and instances last.
+
+    Elementwise operations keep that order, and NumPy's inner loops then run along the instances.
+    """
     xp = namespace(instance.gain)
-    n = len(instance)
+    n, users = len(instance), params.num_users
+    each = xp.arange(n, device=instance.gain.device)
     if pair is None:
-        pair = xp.broadcast_to(xp.arange(params.num_pairs, device=instance.gain.device), (n, params.num_pairs))
-    user = like(pairing.members(params.num_users), pair)[pair]  # (n, P, 2)
-    flat = xp.reshape(user, (n, -1))
-    twice = xp.reshape(2 * pair[..., None] + xp.arange(2, device=pair.device), (n, -1))
-
-    def of_users(x: Array) -> Array:
-        return xp.reshape(pick(x, flat), user.shape)
-
-    spare = params.max_latency_s - pick(instance.encode_s, pair)[..., None] - of_users(instance.decode_s)
+        pair = xp.broadcast_to(xp.arange(params.num_pairs, device=each.device), (n, params.num_pairs))
+    column = turned(pair)
+    user = turned(like(pairing.members(users), pair))[:, column] + users * each  # (2, P, n), in all instances' users
+    place = column + params.num_pairs * each
+    side = xp.reshape(xp.arange(2, device=each.device), (2, 1, 1))
+    spare = params.max_latency_s - instance.encode_s.take(place) - instance.decode_s.take(user)
     return Links(
-        **{name: pick(getattr(instance, name), pair) for name in INTERFERENCE},
-        similarity=pick(instance.similarity, pair),
-        snr=of_users(instance.gain) / (2.0 * params.noise_psd_w_hz),
-        source_bit=of_users(instance.source_bit),
-        spare_s=spare,
-        level=xp.reshape(pick(xp.reshape(instance.distortion_level, (n, -1)), twice), user.shape),
-        tilt=of_users(instance.distortion_tilt),
+        **{name: turned(getattr(instance, name).take(place)) for name in INTERFERENCE},
+        similarity=turned(instance.similarity.take(place)),
+        snr=turned(instance.gain.take(user) * (1.0 / (2.0 * params.noise_psd_w_hz))),
+        source_bit=turned(instance.source_bit.take(user)),
+        spare_s=turned(spare),
+        level=turned(instance.distortion_level.take(2 * place + side)),
+        tilt=turned(instance.distortion_tilt.take(user)),
     )
 
 
@@ -148,57 +147,59 @@ def rate_floor(link: Links, ratio: Array) -> Array:
     return xp.where(inside, needed, xp.full_like(needed, float("inf")))
 
 
-def distortion_knots(params: Params, link: Links) -> Array:
-    """The envelope of (17) of every user at the ratios of the grid, (n, P, 2, L)."""
+def distortion_knots(params: Params, link: Links, knot: Array | None = None) -> Array:
+    """The envelope of (17) of every user at the ratios of the grid, (L, n, P, 2), or at its ``knot`` (n, P, 1 or 2)."""
     xp = namespace(link.level)
-    profile = params.profile
-    log_grid = xp.asarray(np.log(profile.ratio_grid), dtype=link.level.dtype, device=link.level.device)
-    table = profile.at(link.similarity, "distortion")[0][:, :, None, :]
-    return link.level[..., None] * table * xp.exp(-link.tilt[..., None] * log_grid)
+    if knot is None:
+        knot = xp.reshape(xp.arange(len(params.profile.ratio_grid), device=link.level.device), (-1, 1, 1, 1))
+    log_grid = like(params.profile.log_grid, link.level)[knot]
+    return link.level * params.profile.distortion_at(link.similarity[..., None], knot) * xp.exp(-link.tilt * log_grid)
 
 
 def distortion(params: Params, link: Links, ratio: Array) -> Array:
     """D_u,ij(delta) (17): piecewise linear between the knots, (n, P, 2)."""
     xp = namespace(ratio)
-    grid = xp.asarray(params.profile.ratio_grid, dtype=ratio.dtype, device=ratio.device)
-    last = len(params.profile.ratio_grid) - 1
-    below = xp.sum(xp.astype(ratio[..., None] >= grid[1:last], xp.int64), axis=-1)
+    grid = like(params.profile.ratio_grid, ratio)
+    below = xp.astype(_how_many(ratio >= grid[1:-1, None, None]), xp.int64)
     share = (ratio - grid[below]) / (grid[below + 1] - grid[below])
-    knots = distortion_knots(params, link)
-    index = xp.broadcast_to(below[..., None, None], (*link.level.shape, 1))
-    low, high = pick(knots, index)[..., 0], pick(knots, index + 1)[..., 0]
+    low, high = (distortion_knots(params, link, knot[..., None]) for knot in (below, below + 1))
     return low + (high - low) * share[..., None]
 
 
 def distortion_floor(params: Params, link: Links) -> Array:
     """delta^D_ij (18)-(19), (n, P); infinite where no ratio meets the distortion limit."""
     xp = namespace(link.level)
-    grid = xp.asarray(params.profile.ratio_grid, dtype=link.level.dtype, device=link.level.device)
+    grid = like(params.profile.ratio_grid, link.level)
     last = len(params.profile.ratio_grid) - 1
-    knots = distortion_knots(params, link)
-    above = xp.sum(xp.astype(knots > params.max_distortion, xp.int64), axis=-1)  # (n, P, 2), knots that are too low
-    right = at_least(xp.where(above > last, last, above), 1)
-    high, low = pick(knots, right[..., None] - 1)[..., 0], pick(knots, right[..., None])[..., 0]
+    above = _how_many(distortion_knots(params, link) > params.max_distortion)  # (n, P, 2), knots that are too low
+    right = xp.astype(xp.clip(above, 1, last), xp.int64)
+    high, low = (distortion_knots(params, link, knot) for knot in (right - 1, right))
     fall = high - low
     share = (high - params.max_distortion) / xp.where(fall > 0, fall, xp.ones_like(fall))
     floor = grid[right - 1] + (grid[right] - grid[right - 1]) * share
-    floor = xp.where(above == 0, xp.full_like(floor, params.min_ratio), floor)
     floor = larger(xp.where(above > last, xp.full_like(floor, float("inf")), floor))
-    return at_least(floor, params.min_ratio)
+    return at_least(floor, params.min_ratio)  # also where no knot is too low: the grid starts below it
+
+
+def _how_many(holds: Array) -> Array:
+    """How many of the first axis hold (the short type: several times faster than the default)."""
+    xp = namespace(holds)
+    return xp.sum(holds, axis=0, dtype=xp.int16)
 
 
 def least_distortion(params: Params, instance: Instance) -> Array:
     """D_u,ij(1), the least distortion (17) of both users of every candidate pair, (n, M, 2)."""
-    table = params.profile.at(instance.similarity, "least_distortion")[0]
-    return instance.distortion_level * table[..., None]
+    return instance.distortion_level * params.profile.at(instance.similarity, "least_distortion")[0][..., None]
 
 
 def feasible_pairs(params: Params, instance: Instance) -> Array:
     """The edge set E_f (21) as a mask (n, M): some ratio meets both distortion limits, coding leaves time to send."""
-    user = like(pairing.members(params.num_users), instance.gain)
-    decode = larger(instance.decode_s[:, user])
+    xp = namespace(instance.gain)
+    left, right = like(pairing.members(params.num_users), instance.gain).T
+    decode = xp.maximum(xp.take(instance.decode_s, left, axis=1), xp.take(instance.decode_s, right, axis=1))
     in_time = instance.encode_s + decode < params.max_latency_s
-    return in_time & (larger(least_distortion(params, instance)) <= params.max_distortion)
+    table = params.profile.at(instance.similarity, "least_distortion")[0]
+    return in_time & (larger(instance.distortion_level) * table <= params.max_distortion)
 
 
 def evaluate(params: Params, instance: Instance, allocation: Allocation) -> Outcome:

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, at_least, at_most, namespace
+from semcom_gym.envs.arrays import Array, at_least, at_most, like
 
 INTERFERENCE = ("rho_min", "rho_max", "midpoint_power_w", "midpoint_ratio", "steepness")
 PARAMETERS = (
@@ -90,28 +90,36 @@ class Profile:
                 raise ValueError(f"curve {self.name!r}: {rule}")
 
     @functools.cached_property
-    def _lines(self) -> dict[str, list[np.ndarray[Any, Any]]]:
+    def log_grid(self) -> np.ndarray[Any, Any]:
+        """Logarithm of ``ratio_grid``."""
+        return np.asarray(np.log(self.ratio_grid))
+
+    @functools.cached_property
+    def _lines(self) -> dict[str, list[Any]]:
         """Per table: its first row, and by how much its slope changes at each knot but the last."""
         tables = {key: getattr(self, key) for key in (*INTERFERENCE, "distortion")}
         tables["least_distortion"] = self.distortion[:, -1]
         lines = {}
         for key, table in tables.items():
             slope = np.diff(table, axis=0) / np.diff(self.similarity).reshape(-1, *[1] * (table.ndim - 1))
-            lines[key] = [table[0], *np.diff(slope, axis=0, prepend=np.zeros_like(slope[:1]))]
+            line = [table[0], *np.diff(slope, axis=0, prepend=np.zeros_like(slope[:1]))]
+            lines[key] = line if table.ndim > 1 else [float(x) for x in line]  # floats leave float32 as it is
         return lines
 
     def at(self, similarity: Array, *keys: str) -> list[Array]:
-        """Tables at similarities (...): each (...), ``distortion`` (..., L), ``least_distortion`` that of ratio 1."""
-        xp = namespace(similarity)
+        """Tables at similarities (...): each (...); ``least_distortion`` is that of ratio 1."""
+        past = self._past(similarity)
+        return [_along(past, self._lines[key]) for key in keys]
+
+    def distortion_at(self, similarity: Array, knot: Array) -> Array:
+        """The distortion at similarities and knots of ``ratio_grid``, whose shapes broadcast."""
+        past = self._past(similarity)
+        return _along(past, [like(row, similarity)[knot] for row in self._lines["distortion"]])
+
+    def _past(self, similarity: Array) -> list[Array]:
+        """How far similarities are beyond each knot but the last."""
         x = at_most(at_least(similarity, float(self.similarity[0])), float(self.similarity[-1]))
-        past = [at_least(x - knot, 0.0) for knot in self.similarity[:-1].tolist()]
-        found = []
-        for key in keys:
-            value, *bends = (xp.asarray(row, dtype=x.dtype, device=x.device) for row in self._lines[key])
-            for distance, bend in zip(past, bends, strict=True):
-                value = value + bend * (distance[..., None] if key == "distortion" else distance)
-            found.append(value)
-        return found
+        return [at_least(x - knot, 0.0) for knot in self.similarity[:-1].tolist()]
 
     def interference(self, similarity: Array, factor: Array) -> dict[str, Array]:
         """The parameters of (10) at similarities (...), by their names in an Instance.
@@ -128,6 +136,14 @@ class Profile:
             "ratio_slope": steepness * (1.0 - self.power_share) / ratio,
             "offset": -steepness,
         }
+
+
+def _along(past: list[Array], line: list[Any]) -> Array:
+    """Piecewise linear functions: the first value, and how much the slope changes at each knot."""
+    value, *bends = line
+    for distance, bend in zip(past, bends, strict=True):
+        value = value + bend * distance
+    return value
 
 
 def _rises(x: np.ndarray[Any, Any], low: float, high: float) -> bool:

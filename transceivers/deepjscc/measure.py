@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from semcom_gym.envs import validate
-from semcom_gym.transceivers import metrics, pixels
+from semcom_gym.transceivers import channel, metrics, pixels
 from semcom_gym.transceivers.deepjscc.network import DeepJSCC, ratio
 
+CHUNK = 10  # whole pictures that are sent at a time
 ANCHOR = (16, 10.0)
 """Feature maps and SNR [dB] of the figure that is followed during training: rho = 1/6, 10 dB."""
 
@@ -76,3 +77,21 @@ def psnr_of_crops(
         link = (torch.full((n,), float(snr_db), device=where), torch.full((n,), maps, device=where))
         values.append(metrics.psnr_db(network(images, *link, medium, generator), images).double().cpu())
     return torch.cat(values)
+
+
+@torch.no_grad()
+def received(network: DeepJSCC, images: Tensor, maps: int, snr_db: float, told_db: float, seed: int) -> Tensor:
+    """Images uint8 (n, 3, H, W) as they arrive, in [0, 1], over white noise at ``snr_db``, both ends told another SNR.
+
+    The noise is the same for every SNR and number of maps, but for its power.
+    """
+    where = next(network.parameters()).device
+    generator, shown = torch.Generator(where), []
+    for k, part in enumerate(images.split(CHUNK)):
+        part = pixels.scaled(part, where)
+        generator.manual_seed(pixels.noise_seed(seed, k))
+        told, count = part.new_full((len(part),), told_db), torch.full((len(part),), maps, device=where)
+        symbols = network.encode(part, told, count)
+        heard, _ = channel.transmit(symbols, channel.db_to_linear(snr_db), "awgn", generator)
+        shown.append(network.decode(heard, told, count, (part.shape[2], part.shape[3])))
+    return torch.cat(shown)

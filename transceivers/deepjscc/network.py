@@ -60,12 +60,12 @@ class DeepJSCC(nn.Module):
         self.config = config
         half, width, maps = config.width // 2, config.width, config.maps
         sizes = ((3, half, 2), (half, width, 2), (width, width, 1), (width, width, 1), (width, maps, 1))
-        self.encoder = nn.ModuleList(_Block(nn.Conv2d(i, o, KERNEL, s, KERNEL // 2), o) for i, o, s in sizes)
-        self.decoder = nn.ModuleList(_Block(_deconvolution(o, i, s), i) for i, o, s in sizes[:0:-1])
+        self.encoder = nn.ModuleList(Block(nn.Conv2d(i, o, KERNEL, s, KERNEL // 2), o) for i, o, s in sizes)
+        self.decoder = nn.ModuleList(Block(_deconvolution(o, i, s), i) for i, o, s in sizes[:0:-1])
         self.output = _deconvolution(half, 3, 2)
         for module in self.modules():
             if isinstance(module, (nn.Conv2d, nn.ConvTranspose2d)):
-                _initialise(module)
+                initialise(module)
 
     def encode(self, images: Tensor, snr_db: Tensor, maps: Tensor) -> Tensor:
         """Symbols (n, maps H W / 32) of power 1 for images (n, 3, H, W) in [0, 1]; those not sent are 0.
@@ -116,7 +116,7 @@ class DeepJSCC(nn.Module):
             raise ValueError(f"maps must be integers from 1 to {self.config.maps}")
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """A convolution, a gain and a shift per feature map set by the state of the link, PReLU."""
 
     def __init__(self, convolution: nn.Module, maps: int) -> None:
@@ -128,6 +128,7 @@ class _Block(nn.Module):
         self.activation = nn.PReLU(maps, SLOPE)
 
     def forward(self, features: Tensor, state: Tensor) -> Tensor:
+        """Features (n, maps in, H, W), state of the link (n, 2)."""
         gain, shift = self.condition(state)[..., None, None].chunk(2, 1)
         features = self.convolution(features)
         return self.activation(torch.addcmul(features + shift, features, gain))
@@ -138,7 +139,7 @@ def _deconvolution(maps_in: int, maps_out: int, stride: int) -> nn.Module:
     return nn.ConvTranspose2d(maps_in, maps_out, KERNEL, stride, KERNEL // 2, stride - 1)
 
 
-def _initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+def initialise(layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
     """Weights that keep the variance through PReLU (He et al. 2015); torch's own shrink the signal layer by layer."""
     inputs = layer.in_channels * KERNEL**2
     if isinstance(layer, nn.ConvTranspose2d):

@@ -1,0 +1,1 @@
+"""The digital chain, source and channel coding apart: HEVC intra, 5G LDPC, QAM, adaptive schemes, pictures."""
