@@ -21,7 +21,7 @@ help:
 	@echo 'make package-check  sdist and wheel, and the wheel alone in a fresh environment'
 	@echo 'make docs       the documentation site in build/site'
 	@echo 'make lint       ruff and mypy only'
-	@echo 'make curves     fetch images, train and measure the transceivers again (about two hours)'
+	@echo 'make curves     fetch images, train and measure the transceivers again (about four hours)'
 	@echo 'make agents     train and ship the agents again (about two hours)'
 	@echo 'make results    prove, score, draw and measure what docs/results holds again (about an hour and a half)'
 	@echo
@@ -68,6 +68,10 @@ curves: $(VENV)/.all
 	--specialist 16 10 --specialist 10 4 --specialist 32 16 --train-images 250000
 	$(PROFILE) classifier --backbone resnet --out runs/classifier_resnet
 	$(PROFILE) classifier --backbone vgg --out runs/classifier_vgg
+	$(PROFILE) digital --images photos --out runs/digital
+	$(PROFILE) sfma --out runs/sfma --digital runs/digital/users.csv \
+	--shown tests/fixtures/images/coffee.png tests/fixtures/images/cat.png
+	$(PROFILE) ascc --out runs/ascc --analog runs/deepjscc/network.pt
 	$(BIN)/semcom-gym rounds --devices 4 --rounds 300 --method fast equal_bandwidth --models own shared --out runs/rounds
 
 SEEDS := 0 1 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 import time
 from pathlib import Path
@@ -13,7 +14,6 @@ import numpy as np
 from semcom_gym import baselines
 from semcom_gym.benchmarks import protocol, store
 from semcom_gym.benchmarks.errors import UserError
-from semcom_gym.benchmarks.progress import bar
 from semcom_gym.envs.arrays import Array
 
 FOLDER = Path(__file__).parent / "bounds"
@@ -26,15 +26,16 @@ KEYS = ("problem", "preset", "split", "n", "data", "code", "command", *COLUMNS)
 class Certificate:
     """Bound and best known objective of n instances, (n,), in natural units; NaN where no decision is feasible.
 
-    seconds (n,): what the proof took.
+    seconds (n,): what the proof took, with up to ``jobs`` computations at once.
     """
 
     bound: Array
     best: Array
     seconds: Array
+    jobs: int = 1
 
     def __getitem__(self, rows: slice) -> Certificate:
-        return Certificate(self.bound[rows], self.best[rows], self.seconds[rows])
+        return Certificate(self.bound[rows], self.best[rows], self.seconds[rows], self.jobs)
 
     @property
     def gap(self) -> Array:
@@ -51,22 +52,33 @@ def certificate(task: protocol.Task, cells: store.Store) -> Certificate:
     if len(known.bound) >= n:
         return known[:n]
     fresh = prove(task, cells, first=len(known.bound))
-    return Certificate(*(np.concat([getattr(known, name), getattr(fresh, name)]) for name in vars(fresh)))
+    columns = (np.concat([getattr(known, name), getattr(fresh, name)]) for name in COLUMNS)
+    return Certificate(*columns, max(known.jobs, fresh.jobs))
 
 
 def prove(task: protocol.Task, cells: store.Store, first: int = 0) -> Certificate:
     """Prove bounds for the instances from ``first`` on, in chunks that survive an interruption."""
+    parts = cells.cells(proofs(task, first), f"proving bounds: {task.label}")
+    columns = (np.concat([store.numbers(part[name]) for part in parts]) for name in COLUMNS)
+    return Certificate(*columns, max(part.get("jobs", 1) for part in parts))
+
+
+def lacking(task: protocol.Task) -> list[store.Work]:
+    """The proofs that :func:`certificate` needs beside the shipped ones."""
+    known = shipped(task)
+    return proofs(task, 0 if known is None else len(known.bound))
+
+
+def proofs(task: protocol.Task, first: int = 0) -> list[store.Work]:
+    """The proofs of the instances from ``first`` on, a chunk each."""
     n = len(task.instance)
-    parts = []
-    with bar(n - first, f"proving bounds: {task.label}") as progress:
-        for start in range(first, n, CHUNK):
-            part = task.instance[start : min(start + CHUNK, n)]
-            key = {"what": "bound", "code": store.code_version("envs", "baselines"), "problem": task.problem.name,
-                   "data": protocol.fingerprint(task.params, part)}  # fmt: skip
-            name = f"bound {task.label} {start}"
-            parts.append(cells.cell(name, key, lambda part=part: _prove(task, part)))
-            progress.update(len(part))
-    return Certificate(*(np.concat([store.numbers(part[name]) for part in parts]) for name in COLUMNS))
+    work = []
+    for start in range(first, n, CHUNK):
+        part = task.instance[start : min(start + CHUNK, n)]
+        key = {"what": "bound", "code": store.code_version("envs", "baselines"), "problem": task.problem.name,
+               "data": protocol.fingerprint(task.params, part)}  # fmt: skip
+        work.append(store.Work(f"bound {task.label} {start}", key, functools.partial(_prove, task, part)))
+    return work
 
 
 def _prove(task: protocol.Task, instance: Any) -> dict[str, Any]:
@@ -97,13 +109,13 @@ def shipped(task: protocol.Task) -> Certificate | None:
             f"bounds file {str(file)!r} is for other parameters or instances than preset {task.preset!r} has now: "
             f"prove them again with: {command(task, data['n'])}"
         )
-    return Certificate(*(store.numbers(data[name]) for name in COLUMNS))
+    return Certificate(*(store.numbers(data[name]) for name in COLUMNS), data.get("jobs", 1))
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
         data = json.loads(file.read_text(encoding="utf-8"))
-        if set(data) != set(KEYS) or any(len(store.numbers(data[name])) != data["n"] for name in COLUMNS):
+        if set(data) - {"jobs"} != set(KEYS) or any(len(store.numbers(data[name])) != data["n"] for name in COLUMNS):
             raise ValueError("it lacks keys or numbers")
     except (OSError, ValueError, TypeError) as error:
         raise UserError(f"bounds file {str(file)!r} is corrupt ({error}): reinstall, or prove it again") from None
@@ -121,7 +133,7 @@ def ship(task: protocol.Task, cells: store.Store) -> Path:
         "data": protocol.fingerprint(task.params, task.instance),
         "code": store.code_version("envs", "baselines"),
         "command": command(task, len(task.instance)),
-        **vars(found),
+        **{name: value for name, value in vars(found).items() if name != "jobs" or value > 1},
     }
     file = path(task.problem.name, task.preset)
     store.write_atomically(file, store.dumps(data, indent=1) + "\n")

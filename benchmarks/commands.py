@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from semcom_gym.benchmarks import store
+from semcom_gym.benchmarks import machines, store
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,6 +60,27 @@ def overrides(parser: Any) -> None:
         "--set", action="append", default=[], metavar="FIELD=VALUE", dest="overrides",
         help="change a parameter of the preset, as in --set num_users=16 (may be repeated)",
     )  # fmt: skip
+
+
+def cells(parser: Any) -> None:
+    """Arguments that say where finished work is kept, and who computes what is missing."""
+    parser.add_argument("--cells", default="results/cells", help="folder of finished work (default: %(default)s)")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        metavar="N",
+        help="cells computed at once (default: 1; with --backend, all there is room for)",
+    )
+    parser.add_argument(
+        "--backend", help="who computes them: loky (processes of this machine), ray or dask (a running cluster)"
+    )
+    parser.add_argument("--address", help="of the cluster (default: RAY_ADDRESS or DASK_SCHEDULER_ADDRESS)")
+
+
+def open_cells(args: argparse.Namespace) -> store.Store:
+    """The store that :func:`cells` asks for."""
+    workers = machines.connect(args.backend, args.jobs, args.address)
+    return store.Store(args.cells, workers)
 
 
 def logged(parser: Any) -> None:

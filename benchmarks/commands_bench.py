@@ -10,7 +10,7 @@ from typing import Any
 
 from semcom_gym import baselines, envs
 from semcom_gym.benchmarks import protocol, store, summary, table
-from semcom_gym.benchmarks.commands import Job, add, instances, parse_overrides
+from semcom_gym.benchmarks.commands import Job, add, cells, instances, open_cells, parse_overrides
 from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
@@ -49,7 +49,11 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     bench.add_argument("--prove", action="store_true", help="prove and write the bounds that ship with the package")
     bench.add_argument("--out", default="results/benchmark", help="folder of results (default: %(default)s)")
-    _cells(bench)
+    bench.add_argument(
+        "--chunk", type=int, metavar="N",
+        help="instances that a solver decides in one call, a cell each (default: all)",
+    )  # fmt: skip
+    cells(bench)
     figures = add(
         commands, "figures", _figures, "regenerate a paper's figures, with its claims beside our data",
         "  semcom-gym figures crra --out docs/results/figures/crra\n\n"
@@ -85,11 +89,7 @@ def add_to(commands: Any) -> None:
     )  # fmt: skip
     figures.add_argument("--quick", action="store_true", help="only the ends of every axis: a test that all of it runs")
     figures.add_argument("--out", help="folder of CSV files, pictures and claims.md (default: results/figures/PAPER)")
-    _cells(figures)
-
-
-def _cells(parser: Any) -> None:
-    parser.add_argument("--cells", default="results/cells", help="folder of finished work (default: %(default)s)")
+    cells(figures)
 
 
 # --- benchmark -----------------------------------------------------------------------------------------------------
@@ -106,16 +106,18 @@ def _benchmark(args: argparse.Namespace) -> Job:
     if args.prove:
         if changes or args.split != "test":
             raise ValueError("--prove writes the bounds of a preset's test split: drop --set and --split")
-        cells = store.Store(args.cells)
-        return Job(lambda: _prove(tasks, cells), _show_proofs, cells.kept)
+        kept = open_cells(args)
+        return Job(lambda: _prove(tasks, kept), _show_proofs, kept.kept)
     baselines.solution.require("matplotlib", "benchmark")
     entries = [(task, _solvers(task, args) + _agents(task, args)) for task in tasks]
     for task, competitors in entries:
         if not competitors:
             raise ValueError(f"nothing to score on {task.label}: name a --method or an --agent")
-    cells = store.Store(args.cells)
+    if args.chunk is not None:
+        validate.integer("--chunk", args.chunk)
     out = store.make_folder(args.out)
-    return Job(lambda: _run_benchmark(entries, cells, out, args.line), _show_boards, cells.kept)
+    kept = open_cells(args)
+    return Job(lambda: _run_benchmark(entries, kept, out, args), _show_boards, kept.kept)
 
 
 def _ids(args: argparse.Namespace) -> list[str]:
@@ -168,13 +170,14 @@ def _agents(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
     return [competitors.agent(task, spec, args.device, *more) for spec in specs for more in after]
 
 
-def _run_benchmark(entries: list[Any], cells: store.Store, out: Path, line: str) -> dict[str, Any]:
+def _run_benchmark(entries: list[Any], kept: store.Store, out: Path, args: argparse.Namespace) -> dict[str, Any]:
     from semcom_gym.benchmarks import leaderboard, pictures, speed
 
-    boards = [leaderboard.leaderboard(task, competitors, cells) for task, competitors in entries]
+    kept.cells([work for entry in entries for work in leaderboard.needed(*entry, args.chunk)], "benchmark")
+    boards = [leaderboard.leaderboard(task, competitors, kept, args.chunk) for task, competitors in entries]
     lines = summary.summary(boards) if len(boards) > 1 else []
     pages = [*map(table.markdown, boards), *([summary.markdown(lines)] if lines else [])]
-    made = {"command": line, "machine": speed.machine(None)}
+    made = {"command": args.line, "machine": speed.machine(None)}
     files = [out / "leaderboard.md", out / "leaderboard.csv", out / "leaderboard.json", out / "losses.csv"]
     store.write_atomically(files[0], "# Leaderboard\n\n" + "\n".join(pages))
     store.write_atomically(files[1], table.csv_text(boards))
@@ -193,12 +196,13 @@ def _show_boards(found: dict[str, Any]) -> str:
     return "\n\n".join([*map(table.text, found["leaderboards"]), *lines, files])
 
 
-def _prove(tasks: list[protocol.Task], cells: store.Store) -> dict[str, Any]:
+def _prove(tasks: list[protocol.Task], kept: store.Store) -> dict[str, Any]:
     from semcom_gym.benchmarks import certificates
 
+    kept.cells([work for task in tasks for work in certificates.proofs(task)], "proving bounds")
     rows = []
     for task in tasks:
-        file = certificates.ship(task, cells)
+        file = certificates.ship(task, kept)
         gap = certificates.shipped(task).gap  # read back
         rows.append({"task": task.label, "n": len(gap), "mean": gap.mean(), "largest": gap.max(), "file": str(file)})
     return {"proofs": rows}
@@ -232,9 +236,9 @@ def _figures(args: argparse.Namespace) -> Job:
         chosen = [figure for figure, number in zip(chosen, numbers, strict=True) if number in args.only]
     n = (min(2, paper.INSTANCES) if args.quick else paper.INSTANCES) if args.instances is None else args.instances
     validate.integer("--instances", n)
-    cells = store.Store(args.cells)
     out = store.make_folder(args.out or f"results/figures/{args.paper}")
-    return Job(lambda: _run_figures(paper, args.paper, options, chosen, n, cells, out), _show_figures, cells.kept)
+    kept = open_cells(args)
+    return Job(lambda: _run_figures(paper, args.paper, options, chosen, n, kept, out), _show_figures, kept.kept)
 
 
 def _number(name: str) -> int:
@@ -243,11 +247,11 @@ def _number(name: str) -> int:
 
 
 def _run_figures(
-    paper: Any, name: str, options: dict[str, Any], chosen: list[Any], n: int, cells: store.Store, out: Path
+    paper: Any, name: str, options: dict[str, Any], chosen: list[Any], n: int, kept: store.Store, out: Path
 ) -> dict[str, Any]:
     from semcom_gym.benchmarks.figures import sweep
 
-    found = sweep.compute(name, chosen, n, cells)
+    found = sweep.compute(name, chosen, n, kept)
     files = sweep.write(chosen, found, out)
     claims = paper.claims(found)
     notes = f"{paper.about(n, **options)}, code {store.code_version('envs', 'baselines')}."

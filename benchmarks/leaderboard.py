@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import os
 from typing import Any
 
 import numpy as np
 
 from semcom_gym import baselines
 from semcom_gym.benchmarks import protocol, stats, store
-from semcom_gym.benchmarks.certificates import certificate
-from semcom_gym.benchmarks.competitors import Competitor, solver
-from semcom_gym.benchmarks.progress import bar
+from semcom_gym.benchmarks.certificates import certificate, lacking
+from semcom_gym.benchmarks.competitors import Competitor, Run, solver
 from semcom_gym.envs.arrays import Array
 
 
@@ -37,7 +38,11 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Leaderboard:
-    """The rows of one task, best first, and what the scores stand on."""
+    """The rows of one task, best first, and what the scores stand on.
+
+    jobs: the most computations that ran at once while a decision time was measured. chunk: instances that solvers
+    decided in a call, 0 for all.
+    """
 
     task: str
     env: str
@@ -49,30 +54,70 @@ class Leaderboard:
     certified_gap: float
     code: str
     rows: tuple[Row, ...]
+    jobs: int = 1
+    chunk: int = 0
 
 
-def decide(task: protocol.Task, competitors: list[Competitor], cells: store.Store) -> list[list[protocol.Decisions]]:
+def needed(task: protocol.Task, competitors: list[Competitor], chunk: int | None = None) -> list[store.Work]:
+    """Everything that :func:`leaderboard` computes: decisions of the anchor and of every run, and proofs."""
+    runs = [run for competitor in (_anchor(task), *competitors) for run in _runs(task, competitor, chunk)]
+    return [*(work for run in runs for work in run), *lacking(task)]
+
+
+def decide(
+    task: protocol.Task, competitors: list[Competitor], cells: store.Store, chunk: int | None = None
+) -> list[list[protocol.Decisions]]:
     """The decisions of every competitor, one list entry per run; finished runs come from ``cells``."""
-    total = sum(len(competitor.runs) for competitor in competitors)
-    results = []
-    with bar(total, task.label) as progress:
-        for competitor in competitors:
-            progress.set_postfix_str(competitor.name)
-            found = []
-            for number, run in enumerate(competitor.runs):
-                name = f"{task.label} {competitor.name} {number}"
-                cell = cells.cell(name, {**task.key(), **run.key}, lambda run=run: vars(run.decide(task)))
-                found.append(protocol.Decisions.from_cell(cell))
-                progress.update()
-            results.append(found)
-    return results
+    runs = [_runs(task, competitor, chunk) for competitor in competitors]
+    found = iter(cells.cells([work for each in runs for run in each for work in run], task.label))
+    return [[protocol.Decisions.from_cells([next(found) for _ in run]) for run in each] for each in runs]
 
 
-def leaderboard(task: protocol.Task, competitors: list[Competitor], cells: store.Store) -> Leaderboard:
-    """Run, score and rank competitors on a task. Raises protocol.BoundBrokenError."""
+def _anchor(task: protocol.Task) -> Competitor:
+    return solver(task.problem.name, baselines.anchor(task.problem.name))
+
+
+def _runs(task: protocol.Task, competitor: Competitor, chunk: int | None) -> list[list[store.Work]]:
+    """The work of every run. Solvers, which may be slow, take ``chunk`` instances in a call; agents all."""
+    parts = task.parts(chunk if competitor.kind == "solver" else None)
+    return [[_work(task, competitor, number, part) for part in parts] for number in range(len(competitor.runs))]
+
+
+def _work(task: protocol.Task, competitor: Competitor, number: int, part: protocol.Task) -> store.Work:
+    run = competitor.runs[number]
+    key = {**part.key(), **run.key}
+    compute = functools.partial(_decide, run, part, os.getpid())
+    return store.Work(f"{task.label} {competitor.name} {number}", key, compute)
+
+
+def _decide(run: Run, task: protocol.Task, home: int) -> dict[str, Any]:
+    """A cell. home: the process that asked for it; another one has not called the run's method before."""
+    if os.getpid() != home:
+        _warm_up(run, task)
+    found = run.decide(task)
+    return {"objective": found.objective, "feasible": found.feasible, "seconds": found.seconds}
+
+
+_ready: set[str] = set()
+
+
+def _warm_up(run: Run, task: protocol.Task) -> None:
+    """Decide once for nothing: that the first call in a process imports packages is no decision time."""
+    name = store.digest([run.key, task.env_id])
+    if name not in _ready:
+        run.decide(dataclasses.replace(task, instance=task.problem.sample_split(task.params, "train", 1)))
+        _ready.add(name)
+
+
+def leaderboard(
+    task: protocol.Task, competitors: list[Competitor], cells: store.Store, chunk: int | None = None
+) -> Leaderboard:
+    """Run, score and rank competitors on a task. Raises protocol.BoundBrokenError.
+
+    chunk: instances that a solver decides in one call, a cell each; all if None.
+    """
     name = baselines.anchor(task.problem.name)
-    anchor = decide(task, [solver(task.problem.name, name)], cells)[0][0]
-    decisions = decide(task, competitors, cells)
+    [anchor], *decisions = decide(task, [_anchor(task), *competitors], cells, chunk)
     proven = certificate(task, cells)
     maximise = task.problem.maximise
     scores = [protocol.score(found, anchor, proven.bound, maximise=maximise) for found in decisions]
@@ -90,6 +135,8 @@ def leaderboard(task: protocol.Task, competitors: list[Competitor], cells: store
         certified_gap=float(np.nanmean(proven.gap)) if np.isfinite(proven.gap).any() else float("nan"),
         code=store.code_version("envs", "baselines"),
         rows=tuple(_row(competitor, found, first) for competitor, found in ranked),
+        jobs=max(found.jobs for found in scores),
+        chunk=chunk or 0,
     )
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import gymnasium as gym
@@ -66,6 +66,13 @@ class Task:
         kwargs = {"preset": self.preset, "dtype": "float64", **self.overrides}
         return make_vector(self.env_id, num_envs, **kwargs)
 
+    def parts(self, size: int | None) -> list[Task]:
+        """The task in pieces of at most ``size`` instances; whole if None."""
+        if size is None:
+            return [self]
+        starts = range(0, len(self.instance), size)
+        return [dataclasses.replace(self, instance=self.instance[start : start + size]) for start in starts]
+
     def key(self) -> dict[str, Any]:
         """What decides the instances and their physics."""
         return {"env": self.env_id, "preset": self.preset, "split": self.split, "n": len(self.instance),
@@ -74,23 +81,30 @@ class Task:
 
 @dataclasses.dataclass(frozen=True)
 class Decisions:
-    """The environment's verdict on n decisions: objective (NaN where infeasible), feasible, seconds; (n,) each."""
+    """The environment's verdict on n decisions: objective (NaN where infeasible), feasible, seconds; (n,) each.
+
+    jobs: how many computations ran at once while the seconds were measured.
+    """
 
     objective: Array
     feasible: Array
     seconds: Array
+    jobs: int = 1
 
     @classmethod
-    def from_cell(cls, cell: dict[str, Any]) -> Decisions:
-        """Decisions out of a stored cell."""
-        return cls(store.numbers(cell["objective"]), np.array(cell["feasible"], bool), store.numbers(cell["seconds"]))
+    def from_cells(cls, cells: Sequence[dict[str, Any]]) -> Decisions:
+        """Decisions out of stored cells, one behind the other."""
+        objective, seconds = (np.concat([store.numbers(c[name]) for c in cells]) for name in ("objective", "seconds"))
+        feasible = np.concat([np.array(cell["feasible"], bool) for cell in cells])
+        return cls(objective, feasible, seconds, max(cell.get("jobs", 1) for cell in cells))
 
 
 @dataclasses.dataclass(frozen=True)
 class Scores:
     """Scores of one competitor, on the instances that count. score, loss (seeds, kept); loss is NaN if infeasible.
 
-    feasible: share of all decisions. seconds: mean wall time per decision. kept (n,): the instances that count.
+    feasible: share of all decisions. seconds: mean wall time per decision, with up to ``jobs`` computations at once.
+    kept (n,): the instances that count.
     """
 
     score: Array
@@ -98,6 +112,7 @@ class Scores:
     feasible: float
     seconds: float
     kept: Array
+    jobs: int = 1
 
 
 def make_vector(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
@@ -240,6 +255,7 @@ def score(decisions: list[Decisions], anchor: Decisions, bound: Array, *, maximi
         feasible=float(feasible.mean()),
         seconds=float(np.mean([d.seconds.mean() for d in decisions])),
         kept=kept,
+        jobs=max(d.jobs for d in decisions),
     )
 
 

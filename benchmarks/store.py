@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import hashlib
-import importlib
+import importlib.util
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from semcom_gym import __version__
 from semcom_gym.benchmarks.errors import UserError
+from semcom_gym.benchmarks.progress import bar
 from semcom_gym.envs import files
+
+if TYPE_CHECKING:
+    from semcom_gym.benchmarks.machines import Workers
 
 
 def plain(value: Any) -> Any:
@@ -62,7 +67,7 @@ def code_version(*packages: str) -> str:
     """The version and a hash of the sources of some packages of semcom_gym, so that no result outlives its code."""
     total = hashlib.sha256()
     for package in packages:
-        folder = Path(importlib.import_module(f"semcom_gym.{package}").__file__ or "").parent
+        folder = Path(importlib.util.find_spec(f"semcom_gym.{package}").origin).parent  # without importing it
         for path in sorted(folder.rglob("*.py")):
             total.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
     return f"{__version__}+{total.hexdigest()[:10]}"
@@ -86,28 +91,49 @@ def make_folder(folder: str | Path) -> Path:
     return path
 
 
-class Store:
-    """A folder of finished cells."""
+@dataclasses.dataclass(frozen=True)
+class Work:
+    """A cell to be. name: for people; key: what decides its result; compute: makes it, in any process."""
 
-    def __init__(self, folder: str | Path) -> None:
+    name: str
+    key: dict[str, Any]
+    compute: Callable[[], dict[str, Any]]
+
+
+class Store:
+    """A folder of finished cells, and who computes those that are missing: ``workers``, or this process if None."""
+
+    def __init__(self, folder: str | Path, workers: Workers | None = None) -> None:
         self.folder = make_folder(folder)
+        self.workers = workers
         self.computed = 0
         self.reused = 0
+        self._finished: set[Path] = set()
 
     def cell(self, name: str, key: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         """The stored result of ``key``, or that of ``compute()``, which is stored before it is returned.
 
         name: what the file is called, for people; ``key`` decides. Raises UserError for a file that is corrupt.
         """
-        path = self.path(name, key)
-        if path.exists():
-            value = self._read(path, key)
-            self.reused += 1
-            return value
-        value = plain(compute())
-        write_atomically(path, dumps({"key": key, "value": value}) + "\n")
-        self.computed += 1
-        return dict(value)
+        path, work = self.path(name, key), Work(name, key, compute)
+        return self._read(path, work) if path.exists() else self._keep(path, work, compute())
+
+    def cells(self, work: Sequence[Work], what: str) -> list[dict[str, Any]]:
+        """The results of some work, in its order; what is missing is computed and stored as it finishes.
+
+        what: the work in a word, for the progress bar. A cell with ``seconds`` that workers computed has ``jobs``, how
+        many of them ran at once. Raises UserError as :meth:`cell` and :meth:`Workers.run` do.
+        """
+        paths = [self.path(item.name, item.key) for item in work]
+        distinct = dict(zip(paths, work, strict=True))
+        found = {path: self._read(path, item) for path, item in distinct.items() if path.exists()}
+        missing = {path: item for path, item in distinct.items() if path not in found}
+        with bar(len(distinct), what) as progress, contextlib.closing(self._compute(missing, progress)) as results:
+            progress.update(len(found))
+            for path, value in results:
+                found[path] = self._keep(path, missing[path], value)
+                progress.update()
+        return [found[path] for path in paths]
 
     def path(self, name: str, key: dict[str, Any]) -> Path:
         """The file of a cell."""
@@ -115,14 +141,35 @@ class Store:
 
     def kept(self) -> str:
         """One line on what an interruption leaves."""
-        count = self.computed + self.reused
-        return f"{count} finished cell(s) are kept in {self.folder}; the same command goes on from there"
+        return f"{len(self._finished)} finished cell(s) are kept in {self.folder}; the same command goes on from there"
 
-    def _read(self, path: Path, key: dict[str, Any]) -> dict[str, Any]:
+    def _compute(self, missing: dict[Path, Work], progress: Any) -> Iterator[tuple[Path, dict[str, Any]]]:
+        """Results as they finish."""
+        if self.workers is None:
+            for path, item in missing.items():
+                progress.set_postfix_str(item.name)
+                yield path, item.compute()
+            return
+        progress.set_postfix_str(f"{self.workers.backend}, {self.workers.jobs} at once")
+        calls = {path: item.compute for path, item in missing.items()}
+        with contextlib.closing(self.workers.run(calls)) as results:
+            for path, value in results:
+                yield path, value | ({"jobs": self.workers.jobs} if "seconds" in value else {})
+
+    def _keep(self, path: Path, work: Work, value: dict[str, Any]) -> dict[str, Any]:
+        value = plain(value)
+        write_atomically(path, dumps({"key": work.key, "value": value}) + "\n")
+        self.computed += 1
+        self._finished.add(path)
+        return dict(value)
+
+    def _read(self, path: Path, work: Work) -> dict[str, Any]:
         try:
             stored = json.loads(path.read_text(encoding="utf-8"))
-            if stored["key"] != plain(key):
+            if stored["key"] != plain(work.key):
                 raise ValueError("its key is another")
+            self.reused += 1
+            self._finished.add(path)
             return dict(stored["value"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             reason = str(error) or type(error).__name__

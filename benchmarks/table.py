@@ -138,5 +138,12 @@ def _notes(board: Leaderboard) -> str:
         f"score: 1 = certified optimum, 0 = `{board.anchor}`, -1 = infeasible. loss: to the bound, feasible decisions. "
         f"Left out by rule: {100 * board.left_out:.1f} % of the instances. "
         f"Bound and best decision known are {number(100 * board.certified_gap, 3)} % apart in the mean. "
-        f"Code {board.code}."
+        f"{timing(board)}Code {board.code}."
     )
+
+
+def timing(board: Leaderboard) -> str:
+    """What decision times mean where they were not measured alone and on the whole batch; else nothing."""
+    beside = f"Times were measured with up to {board.jobs} computations at once: upper limits. "
+    batch = f"Solvers decided {board.chunk} instances in a call. "
+    return (beside if board.jobs > 1 else "") + (batch if board.chunk else "")

@@ -27,7 +27,7 @@ NAVIGATION = {
         "docs/hyperprior",
         "docs/digital",
     ],
-    "Results": ["docs/results/README", "docs/report"],
+    "Results": ["docs/results/README", "docs/report", "docs/many_machines"],
     "Reference": ["docs/api/envs", "docs/api/problems", "docs/api/baselines", "docs/api/agents"],
     "Project": ["CONTRIBUTING", "CHANGELOG"],
 }

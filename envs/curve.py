@@ -27,8 +27,8 @@ class Curve:
     parameters: by name, each a number or a nested list of numbers (a table).
     quantity: what it gives, in words. equation: the formula fitted, with its number in the paper.
     standard_errors: of the parameters, None where the source prints none.
-    points: the measured points the fit went through, as ``[x, y]`` or ``[x1, x2, y]``; empty where the source prints
-    none.
+    points: the measured points the fit went through, their coordinates and then the value; empty where the source
+    prints none.
     goodness: figures of the fit, such as ``rmse``. provenance: where the numbers come from.
     """
 

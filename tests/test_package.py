@@ -67,10 +67,11 @@ THIRD_PARTIES = {
     "baselines": (CORE, {"cvxpy", "tqdm", "rustworkx"}),
     "agents": (CORE | TRAINING, {"matplotlib", "optuna"}),
     "transceivers": (CORE | {"torch", "tqdm"}, {"PIL", "constriction", "av", "sionna"}),
-    "benchmarks": (CORE | {"tqdm"}, TRAINING | {"matplotlib", "cvxpy"}),
+    "benchmarks": (CORE | {"tqdm"}, TRAINING | {"matplotlib", "cvxpy", "av", "joblib", "ray", "distributed"}),
 }
 DISTRIBUTION = {
     "yaml": "pyyaml", "PIL": "pillow", "sb3_contrib": "sb3-contrib", "stable_baselines3": "stable-baselines3",
+    "distributed": "dask",
     "sionna": "sionna-no-rt",
 }  # fmt: skip
 
@@ -136,7 +137,7 @@ def test_every_third_party_is_declared() -> None:
 
 def test_extras() -> None:
     extras = setup_cfg()["options.extras_require"]
-    users = {"agents", "solvers", "transceivers", "codecs", "codes", "report", "tune", "all"}
+    users = {"agents", "solvers", "transceivers", "codecs", "codes", "report", "ray", "dask", "tune", "all"}
     assert set(extras) == users | {"test", "docs"}
     assert extras["all"].strip() == "semcom-gym[agents,solvers,codecs,report,tune]"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -12,7 +13,6 @@ import numpy as np
 
 from semcom_gym import baselines, envs
 from semcom_gym.benchmarks import pictures, protocol, stats, store, table
-from semcom_gym.benchmarks.progress import bar
 from semcom_gym.envs.arrays import Array
 
 BOUND = "bound"
@@ -135,27 +135,28 @@ Finished = dict[str, dict[str, Line]]
 def compute(problem: str, figures: Sequence[Figure], n: int, cells: store.Store) -> Finished:
     """Every point of every figure on the first ``n`` test instances; finished points come from ``cells``."""
     points = [point for figure in figures for line in figure.lines.values() for point in line]
-    found: Finished = {}
-    with bar(len(points), f"{problem} figures") as progress:
-        for figure in figures:
-            found[figure.name] = dict(figure.ready)
-            for label, line in figure.lines.items():
-                progress.set_postfix_str(f"{figure.name} {label}")
-                cases = []
-                for point in line:
-                    most = n if point.most is None else min(n, point.most)
-                    cases.append(_point(problem, point, most, cells))
-                    progress.update()
-                values = [
-                    figure.value(point.params, case[figure.term]) for point, case in zip(line, cases, strict=True)
-                ]
-                terms = {name: np.stack([case[name] for case in cases]) for name in cases[0] if name != "objective"}
-                found[figure.name][label] = Line(np.array([point.x for point in line]), np.stack(values), terms)
-    return found
+    work = [_work(problem, point, n if point.most is None else min(n, point.most)) for point in points]
+    cases = iter(cells.cells(work, f"{problem} figures"))
+    return {
+        figure.name: dict(figure.ready)
+        | {label: _line(figure, line, [_arrays(next(cases)) for _ in line]) for label, line in figure.lines.items()}
+        for figure in figures
+    }
 
 
-def _point(problem: str, point: Point, n: int, cells: store.Store) -> dict[str, Array]:
+def _line(figure: Figure, points: Sequence[Point], cases: list[dict[str, Array]]) -> Line:
+    values = [figure.value(point.params, case[figure.term]) for point, case in zip(points, cases, strict=True)]
+    terms = {name: np.stack([case[name] for case in cases]) for name in cases[0] if name != "objective"}
+    return Line(np.array([point.x for point in points]), np.stack(values), terms)
+
+
+def _arrays(cell: dict[str, Any]) -> dict[str, Array]:
     """The objective and the terms of a point, (n,) each, NaN where infeasible."""
+    return {name: store.numbers(values) for name, values in cell.items()}
+
+
+def _work(problem: str, point: Point, n: int) -> store.Work:
+    """A point on the first ``n`` test instances."""
     instance = envs.problem(problem).sample_split(point.params, "test", n)
     key = {
         "what": "figure point",
@@ -167,8 +168,8 @@ def _point(problem: str, point: Point, n: int, cells: store.Store) -> dict[str, 
     }
     if point.measure is not None:
         key |= {"measure": store.digest(inspect.getsource(point.measure)), "inputs": point.inputs}
-    cell = cells.cell(f"point {problem} {point.method}", key, lambda: _solve(problem, point, instance))
-    return {name: store.numbers(values) for name, values in cell.items()}
+    solve = functools.partial(_solve, problem, point, instance)
+    return store.Work(f"point {problem} {point.method}", key, solve)
 
 
 def _solve(problem: str, point: Point, instance: Any) -> dict[str, Array]:

@@ -12,6 +12,7 @@ from semcom_gym.benchmarks.leaderboard import Leaderboard, Row
 from semcom_gym.benchmarks.report.files import Board
 from semcom_gym.benchmarks.report.markup import DASH, MINUS, Markup, code, facts, join, number, slug, table, tag
 from semcom_gym.benchmarks.report.plot import Axis, Chart, axis, figure, style, swatch
+from semcom_gym.benchmarks.table import timing
 
 FLOOR = -1.0  # left end of the small score axis: what an infeasible decision scores
 LEAST_LOSS = 1e-4  # percent; what is less is drawn here
@@ -137,6 +138,7 @@ def _notes(entry: Board) -> Markup:
         ("score", f"1 = certified optimum, 0 = {board.anchor}, {MINUS}1 = infeasible"),
         ("left out by rule", f"{100 * board.left_out:.1f} % of the instances"),
         ("bound and best decision known", f"{percent(board.certified_gap)} apart in the mean"),
+        *([("times", timing(board).strip())] if timing(board) else []),
         ("file", code(entry.file)),
         ("code", code(board.code)),
         ("command", code(made["command"]) if made else "not in the file; see Commands and machine"),

@@ -49,9 +49,7 @@ def _entry(name: str, curve: Curve) -> Markup:
     ]  # fmt: skip
     if not curve.points:
         pairs.append(("points", "none: the source prints or measures none"))
-    rows = [
-        [key, _shown(value), f"{errors[key]:.3g}" if key in errors else DASH] for key, value in curve.parameters.items()
-    ]
+    rows = [[key, _shown(value), _error(errors.get(key))] for key, value in curve.parameters.items()]
     values = table(("parameter", "value", "standard error"), rows, left=(0,), caption=f"Parameters of {curve.name}")
     charts = tag("div", *(_chart(curve, panel) for panel in PANELS[curve.problem](curve)), class_="charts")
     return tag(
@@ -75,6 +73,13 @@ def _chart(curve: Curve, panel: Panel) -> Markup:
     entries = [(label, style(place), "line") for place, (label, _, _) in enumerate(lines) if label]
     entries += [("measured", "ink", "ring")] if count else []
     return figure(chart, caption, legend(entries) if entries else "")
+
+
+def _error(value: Any) -> str:
+    """A standard error, or those of a table; a dash where there is none."""
+    if value is None:
+        return DASH
+    return _shown(value) if isinstance(value, list) else f"{value:.3g}"
 
 
 def _shown(value: Any) -> str:
@@ -142,6 +147,9 @@ def _ascc(curve: Curve) -> list[Panel]:
 
 
 def _sfma(curve: Curve) -> list[Panel]:
+    if "spectral_efficiency" in curve.parameters:
+        x, y = (np.asarray(curve.parameters[key], float) for key in ("snr_db", "spectral_efficiency"))
+        return [("Rate of a user", "SNR [dB]", "bit/s/Hz", [("", x, y)], {})]
     profile = Profile(curve.name, curve.parameters)
     power = np.linspace(0.0, 2.5 * float(profile.midpoint_power_w.max()), FINE)
     rho = []
@@ -157,7 +165,23 @@ def _sfma(curve: Curve) -> list[Panel]:
     return [
         ("Semantic interference of a pair", "power [W]", "interference factor", rho, {}),
         ("Distortion of a user, at level 1", "compression ratio", "distortion", distortion, {}),
+        *_measured_interference(curve),
     ]
+
+
+def _measured_interference(curve: Curve) -> list[Panel]:
+    """What the fit went through, points of similarity, SNR, ratio and rho, at the ratio in the middle."""
+    if not curve.points:
+        return []
+    ratios = sorted({point[2] for point in curve.points})
+    ratio = ratios[len(ratios) // 2]
+    points = {
+        f"similarity {similarity:.3g}": [(p[1], p[3]) for p in curve.points if (p[0], p[2]) == (similarity, ratio)]
+        for similarity in sorted({point[0] for point in curve.points})
+    }
+    lines = [(name, *(np.array(values) for values in zip(*found, strict=True))) for name, found in points.items()]
+    caption = f"Measured interference at the ratio {ratio:g}, not confined to [0, 1]"
+    return [(caption, "SNR [dB]", "interference factor", lines, points)]
 
 
 PANELS: dict[str, Callable[[Curve], list[Panel]]] = {

@@ -157,8 +157,10 @@ def _object(value: Any, keys: tuple[str, ...] | list[str], what: str) -> dict[st
 
 def _build(cls: type[T], value: Any) -> T:
     """A dataclass from an object of numbers, text and further dataclasses; null stands for a missing number."""
-    names = [field.name for field in dataclasses.fields(cls) if field.default is dataclasses.MISSING]  # type: ignore
+    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    names = [field.name for field in fields if field.default is dataclasses.MISSING]
     value = _object(value, names, cls.__name__)
+    names += [field.name for field in fields if field.type == "int" and field.name in value and field.name not in names]
     numbers = {f.name for f in dataclasses.fields(cls) if f.type in ("float", "int")}  # type: ignore
     built: dict[str, Any] = {}
     for name in names:
@@ -249,8 +251,8 @@ def _known(found: curve.Curve) -> curve.Curve:
     if found.problem not in envs.NAMES:
         raise ValueError(f"unknown problem {found.problem!r}")
     for point in found.points:
-        if len(point) not in (2, 3) or not all(isinstance(x, (int, float)) for x in point):
-            raise ValueError(f"a point must be two or three numbers, got {point!r}")
+        if len(point) not in (2, 3, 4) or not all(isinstance(x, (int, float)) for x in point):
+            raise ValueError(f"a point must be two to four numbers, got {point!r}")
     curves.PANELS[found.problem](found)  # raises where parameters are missing or do not fit together
     return found
 

@@ -115,7 +115,7 @@ class Params:
     @property
     def curve_numbers(self) -> dict[str, Any]:
         """What the named curves hold, as a user's file may change under its name."""
-        return {name: value for name, value in vars(self.profile).items() if not name.startswith("_")}
+        return {name: getattr(self.profile, name) for name in ("name", *PARAMETERS)}
 
 
 PRESETS: dict[str, Params] = {
