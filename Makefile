@@ -88,7 +88,9 @@ agents: $(VENV)/.all
 	$(TRAIN) --env SemCom/CRRAUS-v0 --preset select --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/SFMA-v0 --preset default --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/SFMA-v0 --preset tight --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/SFMA-v0 --preset measured --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/ASCC-v0 --preset measured --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/Training-v0 --preset default --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/Training-v0 --preset measured --algo apg --seed $$seed; done
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo ppo
@@ -102,8 +104,10 @@ agents: $(VENV)/.all
 	$(BIN)/semcom-gym ship $(call runs,CRRAUS-v0_select_apg)
 	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_default_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_tight_apg) -n 100
+	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_measured_apg) -n 100
 	$(BIN)/semcom-gym ship runs/SFMAPairing-v0_default_maskable_ppo_seed0 -n 100
 	$(BIN)/semcom-gym ship $(call runs,ASCC-v0_default_apg) -n 100
+	$(BIN)/semcom-gym ship $(call runs,ASCC-v0_measured_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,Training-v0_default_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,Training-v0_measured_apg) -n 100
 	set -e; for run in runs/*_seed*; do mkdir -p docs/results/learning/$${run#runs/}; \
@@ -124,17 +128,20 @@ results: $(VENV)/.all
 	$(BENCHMARK) --env SemCom/CRRAUS-v0 --preset select --refine 10 --out docs/results/crraus_select \
 	--agent APG=$(call commas,$(call runs,CRRAUS-v0_select_apg))
 	$(BENCHMARK) --env SemCom/CRRA-v0 --preset paper general --out docs/results/crra_other
-	$(SFMA) --prove --preset default tight loose paper pruned
+	$(SFMA) --prove --preset default tight loose paper pruned measured
 	$(SFMA) --preset default --refine 10 --out docs/results/sfma_default --agent APG=$(call commas,$(call runs,SFMA-v0_default_apg))
 	$(SFMA) --preset tight --refine 10 --out docs/results/sfma_tight --agent APG=$(call commas,$(call runs,SFMA-v0_tight_apg))
+	$(SFMA) --preset measured --refine 10 --out docs/results/sfma_measured --agent APG=$(call commas,$(call runs,SFMA-v0_measured_apg))
 	$(SFMA) --preset loose paper pruned --out docs/results/sfma_other
 	$(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMAPairing-v0 --out docs/results/sfma_pairing \
 	--method equal channel_pairing random_pairing price_matching fast --agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
-	$(ASCC) --prove --preset default hard two_user three_user paper
+	$(ASCC) --prove --preset default hard two_user three_user paper measured
 	$(ASCC) --preset default --refine 10 --search 10 --out docs/results/ascc_default \
 	--agent APG=$(call commas,$(call runs,ASCC-v0_default_apg)) PPO=runs/ASCC-v0_default_ppo_seed0
 	$(ASCC) --preset default --set rate_action=absolute --method equal_mmse --refine 10 --search 10 \
 	--out docs/results/ascc_absolute --agent APG=runs/ASCC-v0_absolute_apg_seed0
+	$(ASCC) --preset measured --refine 10 --search 10 --out docs/results/ascc_measured \
+	--agent APG=$(call commas,$(call runs,ASCC-v0_measured_apg))
 	$(ASCC) --preset hard two_user three_user paper --out docs/results/ascc_other
 	$(TRAINING) --prove --preset default paper hard large measured
 	$(TRAINING) --preset default --refine 10 --search 10 --out docs/results/training_default \

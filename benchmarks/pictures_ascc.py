@@ -61,7 +61,7 @@ def rate_distortion(rows: Rows, path: Path) -> Path:
             own = [row for row in rows if row["codec"] == codec]
             style = {"color": pictures.COLOURS[k], "marker": pictures.MARKERS[k], "markersize": 5}
             axes.plot([row["bpp"] for row in own], [row[name] for row in own], label=codec, **style)
-        axes.set(xlabel="coded bits per pixel", ylabel=label, xscale="log")
+        axes.set(xlabel="coded bits per pixel", ylabel=label)
         axes.legend(frameon=False, loc="lower right")
     return pictures.save(figure, path)
 

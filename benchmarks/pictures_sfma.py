@@ -52,7 +52,8 @@ def quality(psnr: Rows, ms_ssim: Rows, stated_db: float, share: float, digital: 
     _lines(over_snr, [row for row in random if row["share"] == share], "snr_db", "psnr_db", "error_db")
     for k, scheme in enumerate(dict.fromkeys(row["scheme"] for row in digital)):
         line = sorted((float(row["snr_db"]), float(row["psnr_db"])) for row in digital if row["scheme"] == scheme)
-        over_snr.plot(*zip(*line, strict=True), color=pictures.COLOURS[4 + k % 4], linestyle="--", label=scheme)
+        colour, label = pictures.COLOURS[4 + k % 4], f"HEVC, LDPC: {scheme}"
+        over_snr.plot(*zip(*line, strict=True), color=colour, linestyle="--", label=label)
     ratio = next(row["cbr"] for row in random if row["share"] == share)
     over_snr.set(xlabel=f"SNR [dB], at CBR {ratio:.3g}", ylabel="PSNR [dB]")
     over_snr.legend(fontsize=8, frameon=False)

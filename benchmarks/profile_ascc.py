@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 Rows = list[dict[str, Any]]
-COMPARED_BPP = (0.2, 0.4, 0.8)
+COMPARED_BPP = (0.2, 0.4, 0.75)
 """Bits per pixel at which PSNR is compared with HEVC's."""
 CLASSIFIER, DECODER = "network.classifier.pt", "network.semantic.pt"
 USES = {

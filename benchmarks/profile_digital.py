@@ -17,8 +17,9 @@ from semcom_gym.envs.curve import Curve
 from semcom_gym.transceivers.coding import amc, hevc, ldpc, link
 from semcom_gym.transceivers.coding.schemes import BLOCK, CHECK, SCHEMES, Scheme
 
-RATIO = 0.125
-"""Complex symbols for each value of a picture: that of Fig. 3 (b) of the SC-SFMA paper. Two users share as many."""
+RATIO, SHARED_RATIO = 0.125, 0.0625
+"""Complex symbols for each value of a picture: of one user, and of two together. The latter is the CBR of 0.125 of
+Fig. 3 (b) of the SC-SFMA paper, which counts real values: two users have the symbols of the learned schemes."""
 SNRS_DB = tuple(float(x) for x in range(-6, 27))
 FIXED = (3, 8, 12)
 """Schemes of the cliff, by their index."""
@@ -73,7 +74,8 @@ def digital(profile: Profile) -> dict[str, Any]:
     files += [getattr(pictures_digital, name)(found, profile.out / f"{name}.png") for name, found in rows.items()]
     path = profile.out / "profile.json"
     report = {
-        "ratio": RATIO, "side": profile.size.side, "pictures": len(images), "data": origin, "seed": profile.seed,
+        "ratio": RATIO, "shared_ratio": SHARED_RATIO,
+        "side": profile.size.side, "pictures": len(images), "data": origin, "seed": profile.seed,
         "command": profile.command, "versions": profile_common.versions(), "table": dict(table.provenance),
         "table_sha256": _table_sha256(), "cliffs": _cliffs(rows["psnr"]), "psnr": rows["psnr"], "users": rows["users"],
         "files": [file.name for file in (*files, path)],
@@ -84,7 +86,10 @@ def digital(profile: Profile) -> dict[str, Any]:
 
 def show(report: dict[str, Any]) -> str:
     """The report as text."""
-    lines = [f"{report['pictures']} pictures of {report['side']} x {report['side']}, CBR {report['ratio']:g}"]
+    lines = [
+        f"{report['pictures']} pictures of {report['side']} x {report['side']}, CBR {report['ratio']:g}, "
+        f"of two users together {report['shared_ratio']:g}"
+    ]
     for name, cliff in report["cliffs"].items():
         lines.append(f"{name}: {cliff['all_db']:g} dB and above {cliff['psnr_db']:.2f} dB PSNR, "
                      f"{cliff['none_db']:g} dB and below nothing arrives")  # fmt: skip
@@ -145,7 +150,7 @@ def _bler(table: ldpc.Table) -> list[dict[str, Any]]:
 
 def _single(profile: Profile, table: ldpc.Table, source: link.Source) -> list[dict[str, Any]]:
     """One user with all the symbols: fixed schemes and the adaptive one."""
-    symbols, rows = _symbols(source), []
+    symbols, rows = _symbols(source, RATIO), []
     fixed = {scheme.name: scheme for scheme in SCHEMES if scheme.index in FIXED}
     for name in (*fixed, "adaptive"):
         for snr_db in SNRS_DB:
@@ -157,7 +162,7 @@ def _single(profile: Profile, table: ldpc.Table, source: link.Source) -> list[di
 
 def _shared(profile: Profile, table: ldpc.Table, source: link.Source) -> list[dict[str, Any]]:
     """Two users of one SNR that share the symbols, each with the pictures: half of them each, or superposed."""
-    symbols, rows = _symbols(source), []
+    symbols, rows = _symbols(source, SHARED_RATIO), []
     for snr_db in SNRS_DB:
         scheme = link.adapt(table, snr_db, symbols // 2)
         sent = _send(profile, table, source, symbols // 2, scheme, snr_db)
@@ -170,7 +175,7 @@ def _superposed(
     profile: Profile, table: ldpc.Table, source: link.Source, snr_db: float
 ) -> tuple[Scheme | None, list[Any], link.Source]:
     """Both users' pictures in NOMA. The second is lost with those of its blocks whose overlapping ones are."""
-    symbols = _symbols(source)
+    symbols = _symbols(source, SHARED_RATIO)
     pair = amc.superpose(table, snr_db, snr_db)
     schemes = [link.adapt(table, at, symbols) for at in (pair.weak_db, pair.strong_db)]
     chance = amc.cancelled(table, *schemes, pair.heard_db)
@@ -197,8 +202,8 @@ def _row(name: str, snr_db: float, scheme: Scheme | None, sent: Sequence[Any], s
     }  # fmt: skip
 
 
-def _symbols(source: link.Source) -> int:
-    return int(RATIO * math.prod(source.images.shape[1:]))
+def _symbols(source: link.Source, ratio: float) -> int:
+    return int(ratio * math.prod(source.images.shape[1:]))
 
 
 def _rates(table: ldpc.Table) -> list[dict[str, Any]]:

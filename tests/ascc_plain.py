@@ -13,7 +13,7 @@ from semcom_gym import envs
 from semcom_gym.envs import curve
 
 ASCC = envs.problem("ascc")
-PRESETS = ["default", "paper", "two_user", "three_user", "hard"]
+PRESETS = ["default", "paper", "two_user", "three_user", "hard", "measured"]
 CURVES = Path(curve.__file__).parent / "ascc" / "curves"
 COLUMNS = ("rate_bit", "source_distortion", "channel_distortion", "slope", "midpoint")
 Row = tuple[float, float, float, float, float]

@@ -13,7 +13,7 @@ from semcom_gym.baselines.ascc import bound, fast, minors
 from semcom_gym.envs.ascc import duality, physics
 from semcom_gym.envs.ascc.physics import Allocation
 
-PRESETS = ["default", "paper", "two_user", "three_user", "hard"]
+PRESETS = ["default", "paper", "two_user", "three_user", "hard", "measured"]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -12,7 +12,7 @@ from semcom_gym import baselines
 from semcom_gym.baselines.ascc import fast, minors
 from semcom_gym.envs.ascc import actions, duality, physics
 
-PRESETS = ["default", "paper", "two_user", "three_user", "hard"]
+PRESETS = ["default", "paper", "two_user", "three_user", "hard", "measured"]
 
 
 @settings(max_examples=30)

@@ -128,7 +128,7 @@ def test_curves_of_sfma() -> None:
         code(row[0])[0]: [[float(x) for x in cell.split(" to ")] for cell in row[1:]]
         for row in table("sfma", "### Curves")
     }
-    assert sorted(rows) == curve.shipped("sfma")
+    assert sorted(rows) == [name for name in curve.shipped("sfma") if not name.startswith("measured")]
     for name, numbers in rows.items():
         p = curve.load("sfma", name, ()).parameters
         least = [row[-1] for row in p["distortion"]]
@@ -143,7 +143,8 @@ def test_curves_of_ascc() -> None:
     assert sorted(named) == curve.shipped("ascc")
     for row in table("ascc", "### Curves"):
         p = curve.load("ascc", code(row[0])[0], ()).parameters
-        assert (p["rate_bit"][0], p["rate_bit"][-1], len(p["rate_bit"])) == (2400, 93000, 23)
+        designed = (p["rate_bit"][0], p["rate_bit"][-1], len(p["rate_bit"])) == (2400, 93000, 23)
+        assert designed or (code(row[0])[0].startswith("measured") and len(p["rate_bit"]) == 8)
         most = [sum(x) for x in zip(p["source_distortion"], p["channel_distortion"], strict=True)]
         for cell, column in zip(row[1:], (p["source_distortion"], most, p["slope"], p["midpoint"]), strict=True):
             ends = [float(x) for x in cell.split(" to ")]

@@ -73,7 +73,7 @@ def test_a_fixed_channel_of_another_size() -> None:
 
 
 def test_unknown_preset_of_another_problem() -> None:
-    with raises(ValueError, "unknown ascc preset 'loose'; valid: default, paper, two_user, three_user, hard"):
+    with raises(ValueError, "unknown ascc preset 'loose'; valid: default, paper, two_user, three_user, hard, measured"):
         gym.make("SemCom/ASCC-v0", preset="loose")
 
 

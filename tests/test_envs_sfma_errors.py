@@ -56,7 +56,7 @@ def test_bad_parameters(override: dict[str, Any], kind: type[Exception], message
 
 
 def test_unknown_preset_of_another_problem() -> None:
-    with raises(ValueError, "unknown sfma preset 'hard'; valid: default, paper, loose, tight, pruned"):
+    with raises(ValueError, "unknown sfma preset 'hard'; valid: default, paper, loose, tight, pruned, measured"):
         gym.make("SemCom/SFMA-v0", preset="hard")
 
 

@@ -248,7 +248,7 @@ def test_public_names() -> None:
 
 def test_public_names_of_sfma() -> None:
     problem = envs.problem("sfma")
-    assert list(problem.PRESETS) == ["default", "paper", "loose", "tight", "pruned"]
+    assert list(problem.PRESETS) == ["default", "paper", "loose", "tight", "pruned", "measured"]
     assert names(problem.Instance) == [
         "distance_m", "angle_rad", "gain", "source_bit", "decode_s", "distortion_tilt", "similarity", "encode_s",
         "rho_min", "rho_max", "power_slope", "ratio_slope", "offset", "distortion_level",
@@ -264,7 +264,7 @@ def test_public_names_of_sfma() -> None:
 
 def test_public_names_of_ascc() -> None:
     problem = envs.problem("ascc")
-    assert list(problem.PRESETS) == ["default", "paper", "two_user", "three_user", "hard"]
+    assert list(problem.PRESETS) == ["default", "paper", "two_user", "three_user", "hard", "measured"]
     assert names(problem.Instance) == ["channel_re", "channel_im"]
     assert names(problem.Allocation) == ["power_w", "beam_re", "beam_im", "rate_index"]
     assert names(problem.Params) == [

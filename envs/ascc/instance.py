@@ -18,6 +18,10 @@ from semcom_gym.envs.ascc.rates import PARAMETERS, BestRate, RateTable
 BEAMFORMING = ("duality", "explicit")
 RATE_ACTIONS = ("relative", "absolute")
 CURVE_PINS = {
+    "measured_hevc_data": "ae0a985045fbf324f0def2952d72883620f2091533bacf5f3d80d46d9a074855",
+    "measured_hevc_semantic": "610cb37f979520706d73d8399dd06066b104566defcbaa65d38fb89c9402564c",
+    "measured_hyperprior_data": "22af61d2aae959b929673d771f4afaa759608ddb153f73d9e223ad168cffdea1",
+    "measured_hyperprior_semantic": "d6ef21c3a5dd9a880721d9f142c1213e3527cac5dec8dc4ba2f5c3a638f0b5a7",
     "synthetic_data": "fa1aaa3fdf100433bc34e3864f620bead1f20437ecb53810ada60949840accfa",
     "synthetic_semantic": "6ff4e9c21da10b71a2a3388bef427eb87d9b281ce58f0fdf37e11269acce5919",
     "synthetic_bpg_data": "0a0504feb044df0585f940f713357c98fdeda41c7cbd0b09234513504a2a955e",
@@ -169,6 +173,7 @@ PRESETS: dict[str, Params] = {
     "two_user": Params(num_users=2, num_antennas=2, max_power_w=3.0),
     "three_user": Params(num_users=3, num_antennas=3, max_power_w=4.5),
     "hard": Params(num_antennas=2),
+    "measured": Params(data_table="measured_hyperprior_data", semantic_table="measured_hyperprior_semantic"),
 }  # fmt: skip
 
 

@@ -19,6 +19,8 @@ from semcom_gym.envs.sfma.profile import PARAMETERS, Profile
 MAX_USERS = 100
 FEATURES = 8  # length of the content vector whose cosine is the similarity
 CURVE_PINS = {
+    "measured_sc_sfma_small": "bd31dd0413d1278c8e35bd51ff45427ced5a163b636e24cbc43aa1f9444569c8",
+    "measured_swinjscc_noma_small": "8d5cc00159a9a1a2e0f783538fa73e7bb0e88b00cc2304c37a5d22caffafca33",
     "synthetic_gentle": "fdceadfbc4b07ec201274197da5409f5d4f6855575e3c47501ec8b7a00d14b31",
     "synthetic_steep": "3828299ad3f24b0b7aeb59e69f00f956072c61fcdcefec01fdd0cbc1a0eb0585",
     "synthetic_steep_distorting": "e21f96a39eb74809be6dd3f689d235df02609e649a4513fb6febdc8cc37cc039",
@@ -124,6 +126,7 @@ PRESETS: dict[str, Params] = {
     "loose": Params(source_bit=0.25e6, energy_per_group_j=0.05, curve="synthetic_gentle"),
     "tight": Params(source_bit=0.8e6, energy_per_group_j=0.016, curve="synthetic_gentle"),
     "pruned": Params(curve="synthetic_steep_distorting"),
+    "measured": Params(curve="measured_sc_sfma_small"),
 }
 
 
