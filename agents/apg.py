@@ -21,6 +21,7 @@ from semcom_gym.agents.matching_policy import MatchingPolicy
 from semcom_gym.agents.policies import SetPolicy
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import validate
+from semcom_gym.envs.fading_env import FadingVectorEnv
 
 SelfAPG = TypeVar("SelfAPG", bound="APG")
 
@@ -112,12 +113,15 @@ class APG(Algorithm):
     ) -> SelfAPG:
         """Train for ``total_timesteps`` decisions over all environments; log every ``log_interval`` updates.
 
-        Raises TypeError if the environment gives no gradient, ValueError for a switch that is no action block.
+        Raises TypeError if the environment gives no gradient, ValueError for a switch that is no action block and
+        for switches or candidates on a fading id.
         """
         if not isinstance(self.env, SB3VecEnv) or self.env.venv.unwrapped.backend != "torch":
             raise TypeError("APG differentiates the reward: env must come from make_vec_env(..., backend='torch')")
         for name in self.switches:
             validate.choice("switch", name, self.env.venv.unwrapped.action_layout.blocks)
+        if (self.switches or self.candidates > 1) and isinstance(self.env.venv.unwrapped, FadingVectorEnv):
+            raise ValueError("candidates and switches are for ids of one decision, whose instance the agent sees")
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -163,6 +167,7 @@ class APG(Algorithm):
             if not callback.on_step():
                 return total, False
         self._last_obs = observation.detach()
+        env.venv.unwrapped.cut_gradient()
         return total / self.n_steps, True
 
     def _compete(self, observation: Tensor, std: float) -> tuple[Tensor, Tensor]:

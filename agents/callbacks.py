@@ -102,10 +102,11 @@ class Validation:
         from semcom_gym.envs import render
 
         bound = None if self.reference is None else float(self.reference.bound[0])
-        return render.frame(self.problem, self.params, self.instance[0], _first(outcome), bound)
+        return render.frame(self.problem, self.params, self.instance[0], first_row(outcome), bound)
 
 
-def _first(outcome: Any) -> Any:
+def first_row(outcome: Any) -> Any:
+    """The outcome of the first instance alone."""
     return dataclasses.replace(
         outcome,
         objective=outcome.objective[:1],

@@ -30,7 +30,7 @@ from semcom_gym.agents.policies import (
     space_kwargs,
 )
 from semcom_gym.agents.vec_env import make_vec_env
-from semcom_gym.envs import IDS, validate
+from semcom_gym.envs import FADING_IDS, IDS, validate
 
 ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], type[BasePolicy]]] = {
     "apg": (APG, SetPolicy),
@@ -87,7 +87,7 @@ def load(env_id: str, algo: str, overrides: dict[str, Any] | None = None, **size
     sizes: n_timesteps and n_envs, where not None. Raises ValueError for an unknown algorithm, an id without an entry
     or a bad size.
     """
-    validate.choice("environment id", env_id, IDS)
+    validate.choice("environment id", env_id, IDS | FADING_IDS)
     validate.choice("algorithm", algo, ALGORITHMS)
     table = read(algo)
     validate.choice(f"environment id for {algo}", env_id, table)

@@ -37,6 +37,7 @@ from semcom_gym.agents.callbacks import (
     log_hyperparameters,
     log_validation,
 )
+from semcom_gym.agents.fading import FadingValidation, judge
 from semcom_gym.agents.imitation import BC
 from semcom_gym.agents.policies import space_kwargs
 from semcom_gym.agents.store import check_identity, file_name, make_folder, read_json, to_bytes, to_json
@@ -90,9 +91,10 @@ def train(
     out: folder of the run, ``runs/<id>_<preset>_<algo>_seed<seed>`` if None. tensorboard: folder for the log,
     ``<out>/tensorboard`` if None. resume: go on where the run in ``out`` stopped; start where there is none.
     evaluations: how often to validate, keep the best model and write a checkpoint, at equal distances.
-    validation: instances of the validation split. scored: how many of them get a certified score in the log (each
-    costs one proof at the start); reference: of the first instances, in place of these proofs. stop: is handed the
-    record after each validation and ends the run where it says True. The test split is never touched.
+    validation: instances of the validation split, or episodes of a fading id. scored: how many of them (of their
+    blocks, in whole episodes) get a certified score in the log (each costs one proof at the start); reference: of the
+    first instances, in place of these proofs. stop: is handed the record after each validation and ends the run where
+    it says True. The test split is never touched.
 
     The record says why a run ``ended``: its timesteps are done, the hyper-parameter ``patience`` (validations without
     a better reward than the best) is used up, or ``stop`` stopped it. Raises FloatingPointError if it diverges.
@@ -116,7 +118,7 @@ def train(
     model = _restore(folder, record, env, device) if record["curve"] else _build(env, identity, device)
     log = folder / "tensorboard" if tensorboard is None else Path(tensorboard, name)
     model.set_logger(configure(str(log), ["tensorboard"]))
-    keeper = _Keeper(folder, record, Validation.on(env, validation, scored, reference), evaluations, stop, progress)
+    keeper = _Keeper(folder, record, judge(env, validation, scored, reference), evaluations, stop, progress)
     left = settings["n_timesteps"] - model.num_timesteps
     every = LOG_EVERY * (env.num_envs if isinstance(model, OffPolicyAlgorithm) else 1)  # which counts episodes
     try:
@@ -210,7 +212,7 @@ class _Keeper(BaseCallback):
         self,
         folder: Path,
         record: dict[str, Any],
-        validation: Validation,
+        validation: Validation | FadingValidation,
         evaluations: int,
         stop: Callable[[dict[str, Any]], bool] | None,
         progress: bool,

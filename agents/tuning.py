@@ -24,7 +24,7 @@ from semcom_gym.agents.callbacks import Reference
 from semcom_gym.agents.store import check_identity, file_name, make_folder, read_json, to_json
 from semcom_gym.agents.training import Run, train
 from semcom_gym.agents.vec_env import make_vec_env
-from semcom_gym.envs import default_preset, validate
+from semcom_gym.envs import FADING_IDS, default_preset, validate
 from semcom_gym.envs.files import write_atomically
 
 STARTUP = 5  # trials drawn at random before the sampler models them, and finished ones before the pruner compares
@@ -79,6 +79,8 @@ def tune(
     one goes on with a larger ``trials``. Raises ModuleNotFoundError without Optuna, KeyboardInterrupt after Ctrl-C,
     ValueError or TypeError, in one line, for what is not valid.
     """
+    if env_id in FADING_IDS:
+        raise ValueError(f"tune scores one decision an episode, not the blocks of {env_id}")
     optuna = require_optuna()
     for name, value in {"trials": trials, "evaluations": evaluations, "validation": validation}.items():
         validate.integer(name, value)

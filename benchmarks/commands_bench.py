@@ -124,6 +124,7 @@ def _ids(args: argparse.Namespace) -> list[str]:
     """The environments asked for: all where nothing or ``all`` is said, each once."""
     asked = list(dict.fromkeys([*args.ids, *args.env])) or [ALL]
     for name in asked:
+        protocol.check_one_decision(name)
         validate.choice("environment id", name, (ALL, *envs.IDS))
     return list(envs.IDS) if ALL in asked else asked
 

@@ -62,7 +62,7 @@ def _envs(args: argparse.Namespace) -> Job:
 
 def _list() -> dict[str, Any]:
     ids, problems = {}, {}
-    for env_id in envs.IDS:
+    for env_id in envs.IDS | envs.FADING_IDS:
         env = protocol.make_vector(env_id, 1).unwrapped
         problems[env.problem.name] = env.problem
         ids[env_id] = {
@@ -185,7 +185,7 @@ def _show_solution(found: dict[str, Any]) -> str:
 
 def _train(args: argparse.Namespace) -> Job:
     changes = parse_overrides(args.overrides)
-    protocol.task(args.env, args.preset, n=1, **changes)
+    protocol.check_made(args.env, args.preset, **changes)
     from semcom_gym import agents  # says which package is missing
 
     validate.choice("algorithm", args.algo, agents.ALGORITHMS)

@@ -117,7 +117,7 @@ class Scores:
 
 def make_vector(env_id: str, num_envs: int, **kwargs: Any) -> gym.vector.VectorEnv[Any, Any, Any]:
     """The batched form of an id. Raises ValueError for an id that is not of this package."""
-    validate.choice("environment id", env_id, envs.IDS)
+    validate.choice("environment id", env_id, envs.IDS | envs.FADING_IDS)
     return gym.make_vec(env_id, num_envs=num_envs, vectorization_mode="vector_entry_point", **kwargs)
 
 
@@ -126,8 +126,26 @@ def is_stepwise(env: gym.vector.VectorEnv[Any, Any, Any]) -> bool:
     return isinstance(env.single_action_space, gym.spaces.Discrete)
 
 
+def check_made(env_id: str, preset: str | None = None, **overrides: Any) -> None:
+    """Raise ValueError or TypeError, in one line, for an id that cannot be made so."""
+    if env_id not in envs.FADING_IDS:
+        task(env_id, preset, n=1, **overrides)
+        return
+    make_vector(env_id, 1, preset=envs.default_preset(env_id) if preset is None else preset, **overrides)
+
+
+def check_one_decision(env_id: str) -> None:
+    """Raise ValueError for an id whose episodes are blocks of a fading channel: its instances are no tasks."""
+    if env_id in envs.FADING_IDS:
+        raise ValueError(f"{env_id} has a decision in every block; this needs one of {', '.join(envs.IDS)}")
+
+
 def task(env_id: str, preset: str | None = None, *, n: int = 100, split: str = "test", **overrides: Any) -> Task:
-    """The first ``n`` instances of ``split`` for an id, a preset and overridden fields of Params."""
+    """The first ``n`` instances of ``split`` for an id, a preset and overridden fields of Params.
+
+    Raises ValueError for an id whose episodes are blocks of a fading channel.
+    """
+    check_one_decision(env_id)
     preset = envs.default_preset(env_id) if preset is None else preset
     fields = [field.name for field in dataclasses.fields(make_vector(env_id, 1).unwrapped.problem.Params)]
     validate.keywords("parameters", overrides, fields)

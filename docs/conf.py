@@ -17,7 +17,15 @@ RESULTS = ROOT / "docs" / "results"
 
 # Caption -> pages, in the order of the side bar. A page that is missing here fails the build.
 NAVIGATION = {
-    "Environments": ["docs/crra", "docs/sfma", "docs/ascc", "docs/training", "docs/certificates", "docs/own_paper"],
+    "Environments": [
+        "docs/crra",
+        "docs/sfma",
+        "docs/ascc",
+        "docs/training",
+        "docs/fading",
+        "docs/certificates",
+        "docs/own_paper",
+    ],
     "Learning": ["docs/agents"],
     "Transceivers": [
         "docs/transceivers",

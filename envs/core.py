@@ -116,14 +116,18 @@ class AllocationEnv(Setup, gym.Env[Any, Any]):
         """Score one decision; the episode ends. info: objective, feasible, cost, violation/<name>, terms."""
         if self.instance is None or self.outcome is not None:
             raise gym.error.ResetNeeded("the episode is over: call reset() before step()")
-        action = np.asarray(action, np.float64)
-        if action.shape != self.action_space.shape:
-            raise ValueError(f"action must have shape {self.action_space.shape}, got {action.shape}")
-        if not np.isfinite(action).all():
-            raise ValueError("action has a value that is not finite")
+        action = self._check_action(action)
         outcome, reward = self.problem.play(self.params, self.instance, action[None], self.penalty)
         self.outcome = outcome
         return self._observation.copy(), float(reward[0]), True, False, self._info(outcome)
+
+    def _check_action(self, action: Any) -> np.ndarray[Any, Any]:
+        checked: np.ndarray[Any, Any] = np.asarray(action, np.float64)
+        if checked.shape != self.action_space.shape:
+            raise ValueError(f"action must have shape {self.action_space.shape}, got {checked.shape}")
+        if not np.isfinite(checked).all():
+            raise ValueError("action has a value that is not finite")
+        return checked
 
     def _info(self, outcome: Outcome) -> dict[str, Any]:
         """The info of a decision from its outcome (n = 1)."""
@@ -145,4 +149,8 @@ class AllocationEnv(Setup, gym.Env[Any, Any]):
             raise gym.error.ResetNeeded("call reset() before render()")
         from semcom_gym.envs import render
 
-        return render.frame(self.problem, self.params, self.instance, self.outcome, self.bound)
+        return render.frame(self.problem, self.params, self._shown(), self.outcome, self.bound)
+
+    def _shown(self) -> Any:
+        """The instance that a picture is of."""
+        return self.instance

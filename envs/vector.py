@@ -181,6 +181,9 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         observation = self._draw()
         return observation, reward, ended, ~ended, info
 
+    def cut_gradient(self) -> None:
+        """Cut what the current state owes to earlier actions out of the gradient graph; here it owes them nothing."""
+
     def _final(self, outcome: Outcome) -> dict[str, Any]:
         """``final_info``: what the scalar environment's info holds, batched."""
         final = {"objective": outcome.objective, "feasible": outcome.feasible, "cost": outcome.cost}

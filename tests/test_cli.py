@@ -64,7 +64,7 @@ def test_envs_lists_ids_presets_spaces_and_methods(capsys):
     code, out, _ = run(capsys, "envs", "--json")
     found = json.loads(out)
     assert code == 0
-    assert set(found["environments"]) == set(envs.IDS)
+    assert set(found["environments"]) == set(envs.IDS | envs.FADING_IDS)
     assert found["environments"]["SemCom/CRRAUS-v0"]["default_preset"] == "select"
     assert found["environments"]["SemCom/CRRAUS-v0"]["action"] == [40]
     assert "fast" in found["problems"]["crra"]["methods"]

@@ -12,7 +12,7 @@ import gymnasium as gym
 import pytest
 
 from semcom_gym import baselines, envs
-from semcom_gym.envs import curve
+from semcom_gym.envs import curve, fading
 
 ROOT = Path(__file__).parent.parent
 PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
@@ -65,7 +65,7 @@ def test_command_is_one(command: str) -> None:
 
     args = cli.parser().parse_args(shlex.split(command, comments=True)[1:])
     ids = [value for value in shlex.split(command) if value.startswith("SemCom/")]
-    assert set(ids) <= set(envs.IDS)
+    assert set(ids) <= set(envs.IDS | envs.FADING_IDS)
     problem = gym.make(ids[0]).unwrapped.problem if ids else envs.problem("crra")
     method = getattr(args, "method", None) or []
     assert set([method] if isinstance(method, str) else method) <= set(baselines.methods(problem.name))
@@ -183,3 +183,38 @@ def test_info_names(problem: str) -> None:
     info = env.step(env.action_space.sample())[4]
     named = set(code(PROBLEM_PAGES[problem].split("## Rewards\n")[1].split("##")[0]))
     assert {key for key in info if not key.startswith("violation/")} | set(info["terms"]) <= named
+
+
+# --- the page of the Fading ids ---
+FADING_PAGE = (ROOT / "docs" / "fading.md").read_text(encoding="utf-8")
+
+
+def fading_table(heading: str) -> list[list[str]]:
+    rows = re.search(r"(?:^\|.*\n)+", FADING_PAGE.split(f"{heading}\n", 1)[1], re.MULTILINE).group().splitlines()[2:]
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+
+
+def test_fading_ids_are_on_their_page_and_in_the_readme() -> None:
+    assert [code(row[0])[0] for row in fading_table("# Fading: decisions over time")] == list(envs.FADING_IDS)
+    assert all(f"`{name}`" in (ROOT / "README.md").read_text(encoding="utf-8") for name in envs.FADING_IDS)
+
+
+def test_fields_of_fading_and_scenarios() -> None:
+    documented = {code(row[0])[0]: ast.literal_eval(code(row[3])[0]) for row in fading_table("### Fields of Fading")}
+    assert documented == {field.name: field.default for field in dataclasses.fields(fading.Fading)}
+    rows = fading_table("### Scenarios")
+    assert [code(row[0])[0] for row in rows] == list(fading.SCENARIOS)
+    for row in rows:
+        changes = dict(item.split("=", 1) for item in code(row[1]))
+        made = fading.Fading(**{key: ast.literal_eval(value) for key, value in changes.items()})
+        assert made == fading.SCENARIOS[code(row[0])[0]]
+
+
+def test_what_fading_adds_to_observation_action_and_info() -> None:
+    env = gym.make("SemCom/CRRAFading-v0").unwrapped
+    plain = gym.make("SemCom/CRRA-v0").unwrapped
+    seen, before = env.observation_layout, plain.observation_layout
+    added = [*seen.user_features[len(before.user_features) :], *seen.global_features[len(before.global_features) :]]
+    assert [code(row[0])[0] for row in fading_table("## Observation space")] == added
+    blocks = env.action_layout.blocks[len(plain.action_layout.blocks) :]
+    assert [code(row[0])[0] for row in fading_table("## Action space")] == list(blocks)

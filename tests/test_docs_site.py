@@ -29,7 +29,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
 def test_every_public_name_is_in_the_reference() -> None:
     named = set(re.findall(r"^\.\. (?:auto\w+|py:data):: (\S+)", REFERENCE, re.MULTILINE))
     public = {f"{module.__name__}.{name}" for module in (envs, baselines, agents) for name in module.__all__}
-    public |= {entry.replace(":", ".") + "Env" for entry in envs.IDS.values()}
+    public |= {entry.replace(":", ".") + "Env" for entry in (envs.IDS | envs.FADING_IDS).values()}
     for name in envs.NAMES:
         problem = envs.problem(name)
         public |= {

@@ -40,7 +40,7 @@ def same(a: list[np.ndarray], b: list[np.ndarray]) -> bool:
 
 
 def test_ids_are_registered(env_id: str) -> None:
-    assert set(envs.IDS) == {spec for spec in gym.registry if spec.startswith("SemCom/")}
+    assert set(envs.IDS | envs.FADING_IDS) == {spec for spec in gym.registry if spec.startswith("SemCom/")}
     assert env_id in envs.IDS
     assert gym.make(env_id).unwrapped.spec.id == env_id
 

@@ -219,11 +219,14 @@ def names(cls: type) -> list[str]:
 
 
 def test_public_names() -> None:
-    assert envs.__all__ == ["IDS", "NAMES", "Problem", "default_preset", "problem"]
+    assert envs.__all__ == ["FADING_IDS", "IDS", "NAMES", "Problem", "default_preset", "problem"]
     assert envs.NAMES == ("crra", "sfma", "ascc", "training")
     assert list(envs.IDS) == [
         "SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/SFMAPairing-v0", "SemCom/ASCC-v0",
         "SemCom/Training-v0",
+    ]  # fmt: skip
+    assert list(envs.FADING_IDS) == [
+        "SemCom/CRRAFading-v0", "SemCom/SFMAFading-v0", "SemCom/ASCCFading-v0", "SemCom/TrainingFading-v0",
     ]  # fmt: skip
     assert baselines.__all__ == ["Bound", "Method", "Solution", "anchor", "bound", "methods", "solve"]
     problem = envs.problem("crra")

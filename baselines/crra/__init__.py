@@ -1,6 +1,6 @@
 """Solvers of the CRRA paper's problem, and a bound. ``METHODS``, ``ANCHOR`` and ``prove`` feed the registry."""
 
-from semcom_gym.baselines.crra import bound, fast, heuristics, paper
+from semcom_gym.baselines.crra import bound, fast, heuristics, lines, paper
 from semcom_gym.baselines.solution import Method
 
 METHODS: dict[str, Method] = {
@@ -15,3 +15,4 @@ METHODS: dict[str, Method] = {
 }
 ANCHOR = "fra"
 prove = bound.prove
+power_lines = lines.power_lines

@@ -222,7 +222,7 @@ def _with_losses(boards: list[Leaderboard], text: str) -> list[Leaderboard]:
 
 def _run(text: str) -> dict[str, Any]:
     run = _object(json.loads(text), RUN, "the run")
-    validate.choice("environment id", run["env_id"], envs.IDS)
+    validate.choice("environment id", run["env_id"], envs.IDS | envs.FADING_IDS)
     _object(run["overrides"], [], "overrides")
     for point in (run["best"], *run["curve"]):
         _object(point, ["timesteps", "seconds", "reward"], "a validation")

@@ -22,7 +22,7 @@ def tasks(runs: Sequence[Run]) -> dict[str, list[Run]]:
         changed = [f"{key}={value}" for key, value in run["overrides"].items()]
         label = " ".join([run["env_id"].removeprefix("SemCom/"), run["preset"], *changed])
         found.setdefault(label, []).append((name, run))
-    ids = [env_id.removeprefix("SemCom/") for env_id in envs.IDS]
+    ids = [env_id.removeprefix("SemCom/") for env_id in envs.IDS | envs.FADING_IDS]
     return dict(sorted(found.items(), key=lambda item: (ids.index(item[0].split()[0]), item[0])))
 
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from semcom_gym.envs.ascc.fading import Antennas
 from semcom_gym.envs.core import AllocationEnv
+from semcom_gym.envs.fading_env import FadingEnv, FadingVectorEnv
+from semcom_gym.envs.fading_setup import FadingSetup
 from semcom_gym.envs.vector import AllocationVectorEnv
 
 
@@ -34,3 +37,32 @@ class ASCCVectorEnv(AllocationVectorEnv):
     """The vector form of :class:`ASCCEnv`."""
 
     problem_name = "ascc"
+
+
+class _ASCCFading(FadingSetup):
+    problem_name = "ascc"
+    channel = Antennas()
+
+
+class ASCCFadingEnv(_ASCCFading, FadingEnv):
+    """:class:`ASCCEnv` over T blocks of a fading channel that is seen late and with error. docs/fading.md.
+
+    ## Description
+    The channels of all users move from block to block (Gauss-Markov, Jakes). Beams and codecs are chosen for what was
+    seen a block ago and meet what is true.
+    ## Action space
+    ``Box(-1, 1, (2 K,), float32)`` as in ASCC-v0.
+    ## Observation space
+    ``Box(-1000, 1000, (9 K + K (K - 1) + 5,), float32)``: that of ASCC-v0 on what is believed, with ``fade`` and
+    ``correlation`` at the end of a user's row and ``time_left`` at the end of all.
+    ## Rewards
+    Of each block as in ASCC-v0.
+    ## Starting state
+    A random channel of the preset. ## Episode end: after ``horizon`` blocks, ``truncated=True``.
+    ## Arguments
+    ``preset``, ``scenario`` (walk, drive, roam), ``penalty``, ``render_mode``, any field of ``Params`` or ``Fading``.
+    """
+
+
+class ASCCFadingVectorEnv(_ASCCFading, FadingVectorEnv):
+    """The vector form of :class:`ASCCFadingEnv`."""

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from semcom_gym.envs import spending
+from semcom_gym.envs.arrays import Array, total
 from semcom_gym.envs.core import AllocationEnv
+from semcom_gym.envs.crra.instance import Params
+from semcom_gym.envs.crra.physics import Allocation
+from semcom_gym.envs.fading_env import FadingEnv, FadingVectorEnv
+from semcom_gym.envs.fading_setup import FadingSetup
 from semcom_gym.envs.vector import AllocationVectorEnv
 
 
@@ -61,3 +67,47 @@ class CRRAUSVectorEnv(AllocationVectorEnv):
 
     def __init__(self, num_envs: int = 1, preset: str = "select", **kwargs: Any) -> None:
         super().__init__(num_envs, preset, **kwargs)
+
+
+def _power(params: Params, allocation: Allocation) -> Array:
+    return total(allocation.selected * allocation.power_w)
+
+
+class _CRRAFading(FadingSetup):
+    """The gain delta_i of a block is what path loss, shadowing and block fading leave; Lemma 1 averages the rest."""
+
+    problem_name = "crra"
+    fixed = {"selection": False}
+    changed = {"energy_share": 0.5}
+    energy = spending.Energy(
+        budget="power_w",
+        used=_power,
+        floor_w=lambda params: params.num_users * params.min_power_w,
+        least_w=lambda params: params.power_range_w[0] if params.power_range_w else params.max_power_w,
+    )
+
+
+class CRRAFadingEnv(_CRRAFading, FadingEnv):
+    """:class:`CRRAEnv` over T blocks of a fading channel that is seen late and with error. docs/fading.md.
+
+    ## Description
+    Users walk; path loss, correlated shadowing and Gauss-Markov fading (Jakes) move the gain delta_i from block to
+    block. Decisions are made on what was seen a block ago and scored on what is true. Half of the energy that full
+    power would take has to last for all blocks.
+    ## Action space
+    ``Box(-1, 1, (4 U,), float32)``: the blocks of CRRA-v0, and ``spend``: the mean of its entries is the power of the
+    block, from the floors (-1) over the even pace (0) to all there is (1). Without budget (``energy_share=None``) 3 U.
+    ## Observation space
+    ``Box(-1000, 1000, (9 U + 8,), float32)``: that of CRRA-v0 on what is believed, with ``fade`` and ``correlation`` at
+    the end of a user's row and ``time_left``, ``energy_left``, ``pace`` at the end of all.
+    ## Rewards
+    Of each block as in CRRA-v0; ``violation/energy`` is what goes beyond the budget (zero by decoding).
+    ## Starting state
+    A random cell of the preset. ## Episode end: after ``horizon`` blocks, ``truncated=True``.
+    ## Arguments
+    ``preset``, ``scenario`` (walk, drive, roam), ``penalty``, ``render_mode``, any field of ``Params`` or ``Fading``.
+    """
+
+
+class CRRAFadingVectorEnv(_CRRAFading, FadingVectorEnv):
+    """The vector form of :class:`CRRAFadingEnv`."""

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from semcom_gym.envs.core import AllocationEnv
+from semcom_gym.envs.fading_env import FadingEnv, FadingVectorEnv
+from semcom_gym.envs.fading_setup import FadingSetup
 from semcom_gym.envs.vector import AllocationVectorEnv
 
 
@@ -35,3 +39,45 @@ class TrainingVectorEnv(AllocationVectorEnv):
     """The vector form of :class:`TrainingEnv`."""
 
     problem_name = "training"
+
+
+FADING_PENALTY = 300.0  # per unit of relative violation: more than a lower PSNR earns in any preset
+
+
+class _TrainingFading(FadingSetup):
+    problem_name = "training"
+    changed = {"diversity": 4}  # an image that has to arrive takes very long in a deep fade
+
+
+class TrainingFadingEnv(_TrainingFading, FadingEnv):
+    """:class:`TrainingEnv` over T rounds of a fading channel that is seen late and with error. docs/fading.md.
+
+    ## Description
+    A block is a round. Devices walk; path loss, correlated shadowing and Gauss-Markov fading (Jakes) move the gain from
+    round to round. A device whose true gain is below what its decision counted on takes longer, and its images may
+    miss the PSNR (``violation/psnr``).
+    ## Action space
+    ``Box(-1, 1, (5 N,), float32)`` as in Training-v0.
+    ## Observation space
+    ``Box(-1000, 1000, (8 N + 9,), float32)``: that of Training-v0 on what is believed, with ``fade`` and
+    ``correlation`` at the end of a device's row and ``time_left`` at the end of all.
+    ## Rewards
+    Of each round as in Training-v0, with a ``penalty`` that makes a PSNR below the least one no bargain; the energy is
+    a part of the objective and has no budget of its own.
+    ## Starting state
+    A random cell of the preset. ## Episode end: after ``horizon`` rounds, ``truncated=True``.
+    ## Arguments
+    ``preset``, ``scenario`` (walk, drive, roam), ``penalty``, ``render_mode``, any field of ``Params`` or ``Fading``.
+    """
+
+    def __init__(self, preset: str = "default", *, penalty: float = FADING_PENALTY, **kwargs: Any) -> None:
+        super().__init__(preset, penalty=penalty, **kwargs)
+
+
+class TrainingFadingVectorEnv(_TrainingFading, FadingVectorEnv):
+    """The vector form of :class:`TrainingFadingEnv`."""
+
+    def __init__(
+        self, num_envs: int = 1, preset: str = "default", *, penalty: float = FADING_PENALTY, **kwargs: Any
+    ) -> None:
+        super().__init__(num_envs, preset, penalty=penalty, **kwargs)

@@ -1,0 +1,84 @@
+"""Validation of agents on the ``Fading`` ids: whole episodes of the validation split, measured as in training."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+from stable_baselines3.common.base_class import BaseAlgorithm
+
+from semcom_gym import baselines
+from semcom_gym.agents.callbacks import Reference, Validation, first_row
+from semcom_gym.agents.decisions import act
+from semcom_gym.agents.vec_env import SB3VecEnv
+from semcom_gym.baselines import fading as genies
+from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.fading_env import FadingVectorEnv
+from semcom_gym.envs.outcome import Outcome
+
+
+class FadingValidation:
+    """Measures a model on fixed episodes of the validation split.
+
+    scored: blocks with a proven bound, in whole episodes: the first ones get a score, (x - anchor) / (genie - anchor)
+    with x the objective over an episode; the anchor is the problem's, played on what the agent sees.
+    """
+
+    def __init__(self, env: FadingVectorEnv, n: int = 100, scored: int = 20) -> None:
+        self.env = env.alike(n)
+        self.episode = self.env.episodes("validation", n)
+        self.bound = self.anchor = np.empty(0)
+        if scored:
+            few = self.env.episodes("validation", min(n, math.ceil(scored / self.episode.horizon)))
+            judge = self.env.alike(len(few))
+            self.bound = genies.genie(judge, few)
+            equal = genies.SolverPolicy(baselines.anchor(env.problem.name))
+            self.anchor = genies.play(judge, few, equal).objective.sum(axis=1)
+
+    def measure(self, model: BaseAlgorithm) -> tuple[dict[str, float], Outcome]:
+        """Means over episodes and blocks by TensorBoard tag, and the outcome of the last blocks."""
+        observation, _ = self.env.reset(options={"episode": self.episode})
+        seconds, infos, rewards = 0.0, [], []
+        for _ in range(self.episode.horizon):
+            started = time.perf_counter()
+            actions = act(model, observation)
+            seconds += time.perf_counter() - started
+            observation, reward, _, _, info = self.env.step(actions)
+            infos.append(info)
+            rewards.append(reward)
+        names = ["objective", "feasible", *(name for name in infos[0] if name.startswith("violation/"))]
+        result = {name: np.mean([info[name] for info in infos]) for name in names}
+        result |= {f"terms/{name}": np.mean([i["terms"][name] for i in infos]) for name in infos[0]["terms"]}
+        result |= {"reward": np.mean(rewards), "decision_ms": 1e3 * seconds / np.size(rewards)}
+        result |= self._scores(np.sum([info["objective"] for info in infos], axis=0))
+        assert self.env.outcome is not None
+        return {f"validation/{name}": float(value) for name, value in result.items()}, self.env.outcome
+
+    def _scores(self, total: Array) -> dict[str, float]:
+        if not len(self.bound):
+            return {}
+        x = total[: len(self.bound)]
+        score = (x - self.anchor) / (self.bound - self.anchor)
+        return {"score": score.mean(), "gap": (np.abs(self.bound - x) / np.abs(self.bound)).mean()}
+
+    def picture(self, outcome: Outcome) -> Array:
+        """The last block of the first episode and its decision as an image (H, W, 3)."""
+        from semcom_gym.envs import render
+
+        env: Any = self.env
+        return render.frame(env.problem, env.params, env.met[0], first_row(outcome))
+
+
+def judge(env: SB3VecEnv, n: int, scored: int, reference: Reference | None = None) -> Validation | FadingValidation:
+    """What measures a model of ``env`` on the validation split: on n instances, or on n episodes of a fading id.
+
+    Raises ValueError for a ``reference`` with a fading id, which proves its own.
+    """
+    venv = env.venv.unwrapped
+    if not isinstance(venv, FadingVectorEnv):
+        return Validation.on(env, n, scored, reference)
+    if reference is not None:
+        raise ValueError("reference is for ids of one decision; a fading id proves its own")
+    return FadingValidation(venv, n, scored)
