@@ -170,6 +170,7 @@ def start(folder, *extra):
     return subprocess.Popen(
         [*COMMAND, *SWEEP, "--cells", "cells", "--out", "out", *extra], cwd=folder, text=True, start_new_session=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"NO_COLOR": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
     )  # fmt: skip
 
 
