@@ -53,7 +53,8 @@ exclude_patterns = [".*", "build", "dist", "results", "runs", "tests", "*.egg-in
 nitpicky = True
 # what stands in signatures and is documented elsewhere, or is a type of the source only
 OTHERS = r"(gymnasium|gym|numpy|np|torch|th|stable_baselines3|sb3_contrib|collections|pathlib)\..*"
-nitpick_ignore_regex = [("py:.*", rf"({OTHERS}|BasePolicy|GymEnv|Schedule|.*\.BatchT|.*\.callbacks\.Reference)")]
+PRIVATE = r"GymEnv|Schedule|.*\.BatchT|.*\.callbacks\.Reference|.*\.FadingSetup"
+nitpick_ignore_regex = [("py:.*", rf"({OTHERS}|BasePolicy|{PRIVATE})")]
 
 myst_heading_anchors = 4
 
