@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from semcom_gym.envs import validate
+from semcom_gym.envs.arrays import usable_device
 from semcom_gym.transceivers import checkpoint
 
 CHECKPOINT_SECONDS = 60.0
@@ -34,6 +35,7 @@ KEYS = ("identity", "weights", "optimizer", "record")
 Batch = tuple[Tensor, ...]
 """The images first, then what belongs to each of them, such as labels."""
 Sample = Callable[[np.random.Generator, int], Batch]
+Network = TypeVar("Network", bound=nn.Module)
 Loss = Callable[[nn.Module, Batch, torch.Generator, float], Tensor]
 
 
@@ -62,6 +64,43 @@ class Settings:
     def steps(self) -> int:
         """Number of batches."""
         return math.ceil(self.images / self.batch)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+    """A trained network, the record of its training, what decided the result, and the SHA-256 of the weights."""
+
+    network: Any
+    record: dict[str, Any]
+    identity: dict[str, Any]
+    weights_sha256: str
+
+
+def initial(make: Callable[[], Network], seed: int) -> Network:
+    """What ``make`` makes with torch's generator at a seed: a network before training."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return make()
+
+
+def trained(network: nn.Module, record: dict[str, Any], identity: dict[str, Any], settings: Settings) -> Trained:
+    """A network after :func:`train`, with what decided the result."""
+    whole = {**identity, "training": dataclasses.asdict(settings)}
+    return Trained(network, record, whole, checkpoint.weights_hash(network.state_dict()))
+
+
+def restored(
+    path: str | Path, kind: str, make: Callable[[dict[str, Any]], nn.Module], device: str = "cpu"
+) -> Trained:  # fmt: skip
+    """A trained network from its checkpoint; make: the network of an identity, untrained.
+
+    Raises ValueError, in one line, for a file that is not one.
+    """
+    content = checkpoint.load(path, kind, KEYS)
+    network = make(content["identity"])
+    checkpoint.load_weights(network, content["weights"], path)
+    network.to(usable_device(device), memory_format=torch.channels_last).eval()  # as in training, to the last bit
+    return Trained(network, content["record"], content["identity"], checkpoint.weights_hash(content["weights"]))
 
 
 def train(

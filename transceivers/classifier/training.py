@@ -86,14 +86,7 @@ class Link:
         validate.number("kappa", self.kappa, high=1.0, open_low=False)
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network, the record of phase 2, what decided the result, and the SHA-256 of the weights."""
-
-    network: Classifier
-    record: dict[str, Any]
-    identity: dict[str, Any]
-    weights_sha256: str
+Trained = training.Trained
 
 
 class Pair(nn.Module):
@@ -170,11 +163,7 @@ def train(
 
     phase(1, size.fitted, path.with_name(f"{path.stem}.phase1{path.suffix}"), loss=fitted, evaluate=lambda pair: {})
     record, settings = phase(2, size.images, path, loss=whole, evaluate=accuracies)
-    network = pair.classifier.eval()
-    return Trained(
-        network, record, {**identity, "training": dataclasses.asdict(settings)},
-        checkpoint.weights_hash(network.state_dict()),
-    )  # fmt: skip
+    return training.trained(pair.classifier.eval(), record, identity, settings)
 
 
 def load(path: str | Path, device: str = "cpu") -> Trained:
@@ -189,9 +178,7 @@ def load(path: str | Path, device: str = "cpu") -> Trained:
 
 def initial(config: Config, seed: int) -> Pair:
     """The networks before training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Pair(config)
+    return training.initial(lambda: Pair(config), seed)
 
 
 def phase_1(pair: nn.Module, batch: training.Batch, generator: torch.Generator, link: Link) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import usable_device
-from semcom_gym.transceivers import checkpoint, data, pixels
+from semcom_gym.transceivers import data, pixels
 from semcom_gym.transceivers import train as training
 from semcom_gym.transceivers.deepjscc import measure
 from semcom_gym.transceivers.deepjscc.network import SIDE, Config, DeepJSCC
@@ -51,14 +51,7 @@ SIZES = {
 """small: for a CPU. full: for a GPU."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network, the record of its training, what decided the result, and the SHA-256 of the weights."""
-
-    network: DeepJSCC
-    record: dict[str, Any]
-    identity: dict[str, Any]
-    weights_sha256: str
+Trained = training.Trained
 
 
 def crops(sets: Sequence[str | Path], split: str, side: int, count: int, seed: int) -> tuple[Tensor, dict[str, Any]]:
@@ -134,9 +127,7 @@ def train(
         "data": data.identity(sources),
         "device": where.type,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = DeepJSCC(config)
+    network = training.initial(lambda: DeepJSCC(config), seed)
     pool = pool.to(where)
 
     def sample(rng: np.random.Generator, count: int) -> training.Batch:
@@ -154,15 +145,9 @@ def train(
         network, settings, sample, loss, path=path, kind=KIND, identity=identity, evaluate=evaluate, where=where,
         tensorboard=tensorboard, progress=progress,
     )  # fmt: skip
-    whole = {**identity, "training": dataclasses.asdict(settings)}
-    return Trained(network, record, whole, checkpoint.weights_hash(network.state_dict()))
+    return training.trained(network, record, identity, settings)
 
 
 def load(path: str | Path, device: str = "cpu") -> Trained:
     """A trained network from its checkpoint. Raises ValueError, in one line, for a file that is not one."""
-    content = checkpoint.load(path, KIND, training.KEYS)
-    network = DeepJSCC(Config(**content["identity"]["network"]))
-    checkpoint.load_weights(network, content["weights"], path)
-    network.to(usable_device(device), memory_format=torch.channels_last).eval()  # as in training, to the last bit
-    digest = checkpoint.weights_hash(content["weights"])
-    return Trained(network, content["record"], content["identity"], digest)
+    return training.restored(path, KIND, lambda found: DeepJSCC(Config(**found["network"])), device)

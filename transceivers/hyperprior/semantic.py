@@ -70,14 +70,7 @@ class Size:
         pixels.check_side(self.side, self.look)
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network, the record of its training, what decided the result, and the SHA-256 of the weights."""
-
-    network: Any
-    record: dict[str, Any]
-    identity: dict[str, Any]
-    weights_sha256: str
+Trained = training.Trained
 
 
 class Viewer(nn.Module):
@@ -190,9 +183,7 @@ def tune(
 
 def initial(config: Config, look: int, seed: int) -> Viewer:
     """E before training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return Viewer(config, look)
+    return training.initial(lambda: Viewer(config, look), seed)
 
 
 def shrunk(images: Tensor, side: int) -> Tensor:
@@ -248,6 +239,4 @@ def _train(
         network, settings, sample, loss, path=path, kind=kind, identity=identity, evaluate=evaluate, where=where,
         tensorboard=tensorboard, progress=progress,
     )  # fmt: skip
-    whole = {**identity, "training": dataclasses.asdict(settings)}
-    network.eval()
-    return Trained(network, record, whole, checkpoint.weights_hash(network.state_dict()))
+    return training.trained(network.eval(), record, identity, settings)

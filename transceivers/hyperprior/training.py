@@ -7,7 +7,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import usable_device
-from semcom_gym.transceivers import checkpoint, data, pixels
+from semcom_gym.transceivers import data, pixels
 from semcom_gym.transceivers import train as training
 from semcom_gym.transceivers.deepjscc.training import crops
 from semcom_gym.transceivers.hyperprior import measure
@@ -54,14 +53,7 @@ SIZES = {
 """small: for a CPU. full: for a GPU."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network, the record of its training, what decided the result, and the SHA-256 of the weights."""
-
-    network: Hyperprior
-    record: dict[str, Any]
-    identity: dict[str, Any]
-    weights_sha256: str
+Trained = training.Trained
 
 
 def train(
@@ -92,9 +84,7 @@ def train(
         "data": data.identity(sources),
         "device": where.type,
     }
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        network = Hyperprior(config)
+    network = training.initial(lambda: Hyperprior(config), seed)
     pool = pool.to(where)
 
     def sample(rng: np.random.Generator, count: int) -> training.Batch:
@@ -112,15 +102,9 @@ def train(
         network, settings, sample, loss, path=path, kind=KIND, identity=identity, evaluate=evaluate, where=where,
         tensorboard=tensorboard, progress=progress,
     )  # fmt: skip
-    whole = {**identity, "training": dataclasses.asdict(settings)}
-    return Trained(network.eval(), record, whole, checkpoint.weights_hash(network.state_dict()))
+    return training.trained(network.eval(), record, identity, settings)
 
 
 def load(path: str | Path, device: str = "cpu") -> Trained:
     """A trained network from its checkpoint. Raises ValueError, in one line, for a file that is not one."""
-    content = checkpoint.load(path, KIND, training.KEYS)
-    network = Hyperprior(Config(**content["identity"]["network"]))
-    checkpoint.load_weights(network, content["weights"], path)
-    network.to(usable_device(device), memory_format=torch.channels_last).eval()  # as in training, to the last bit
-    digest = checkpoint.weights_hash(content["weights"])
-    return Trained(network, content["record"], content["identity"], digest)
+    return training.restored(path, KIND, lambda found: Hyperprior(Config(**found["network"])), device)

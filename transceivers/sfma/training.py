@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import usable_device
-from semcom_gym.transceivers import checkpoint, data
+from semcom_gym.transceivers import data
 from semcom_gym.transceivers import train as training
 from semcom_gym.transceivers.sfma import measure
 from semcom_gym.transceivers.sfma import pairs as paired
@@ -57,14 +57,7 @@ SIZES = {
 """small: for a CPU; chosen on validation crops. full: for a GPU; the paper's stages at half its C_1, smaller images."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Trained:
-    """A trained network, the record of its training, what decided the result, and the SHA-256 of the weights."""
-
-    network: Transceiver
-    record: dict[str, Any]
-    identity: dict[str, Any]
-    weights_sha256: str
+Trained = training.Trained
 
 
 def train(
@@ -121,25 +114,21 @@ def train(
         network, settings, sample, loss, path=path, kind=KIND, identity=identity, evaluate=evaluate, where=where,
         tensorboard=tensorboard, progress=progress,
     )  # fmt: skip
-    whole = {**identity, "training": dataclasses.asdict(settings)}
-    return Trained(network, record, whole, checkpoint.weights_hash(network.state_dict()))
+    return training.trained(network, record, identity, settings)
 
 
 def load(path: str | Path, device: str = "cpu") -> Trained:
     """A trained network from its checkpoint. Raises ValueError, in one line, for a file that is not one."""
-    content = checkpoint.load(path, KIND, training.KEYS)
-    found = content["identity"]
-    network = build(found["scheme"], Config(**found["network"]))
-    checkpoint.load_weights(network, content["weights"], path)
-    network.to(usable_device(device), memory_format=torch.channels_last).eval()  # as in training, to the last bit
-    return Trained(network, content["record"], found, checkpoint.weights_hash(content["weights"]))
+
+    def made(identity: dict[str, Any]) -> Transceiver:
+        return build(identity["scheme"], Config(**identity["network"]))
+
+    return training.restored(path, KIND, made, device)
 
 
 def initial(scheme: str, config: Config, seed: int) -> Transceiver:
     """The network before training."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build(scheme, config)
+    return training.initial(lambda: build(scheme, config), seed)
 
 
 def mixed(pool: paired.Scenes, rng: np.random.Generator, count: int, side: int) -> Tensor:
