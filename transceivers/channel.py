@@ -82,6 +82,13 @@ def transmit(
     return equalise(received, gain, snr), snr * gain.abs().square()
 
 
+def check_span(low_db: float, high_db: float) -> None:
+    """Raise ValueError or TypeError unless the two are the ends of SNRs [dB] to train for, within -30 and 40."""
+    for name, value in (("low_db", low_db), ("high_db", high_db)):
+        validate.number(name, value, low=-30.0, high=40.0, open_low=False)
+    validate.not_above("low_db", low_db, "high_db", high_db)
+
+
 def db_to_linear(value_db: Tensor | float) -> Tensor:
     """A power ratio from dB."""
     return 10.0 ** (torch.as_tensor(value_db) / 10.0)

@@ -80,9 +80,7 @@ class Link:
     kappa: float = 1e-3
 
     def __post_init__(self) -> None:
-        for name in ("low_db", "high_db"):
-            validate.number(name, getattr(self, name), low=-30.0, high=40.0, open_low=False)
-        validate.not_above("low_db", self.low_db, "high_db", self.high_db)
+        channel.check_span(self.low_db, self.high_db)
         validate.number("kappa", self.kappa, high=1.0, open_low=False)
 
 

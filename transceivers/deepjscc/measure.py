@@ -27,10 +27,8 @@ class Range:
     least_maps: int = 3
 
     def __post_init__(self) -> None:
-        for name in ("low_db", "high_db"):
-            validate.number(name, getattr(self, name), low=-30.0, high=40.0, open_low=False)
+        channel.check_span(self.low_db, self.high_db)
         validate.integer("least_maps", self.least_maps)
-        validate.not_above("low_db", self.low_db, "high_db", self.high_db)
 
 
 def loss(network: DeepJSCC, images: Tensor, generator: torch.Generator, span: Range, medium: str = "awgn") -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from semcom_gym.envs import validate
-from semcom_gym.transceivers import metrics, pixels
+from semcom_gym.transceivers import channel, metrics, pixels
 from semcom_gym.transceivers.sfma.network import USERS, Transceiver, power_ratio
 
 ANCHOR = (10.0, 0.5)
@@ -26,10 +26,8 @@ class Range:
     least_share: float = 0.0625
 
     def __post_init__(self) -> None:
-        for name in ("low_db", "high_db"):
-            validate.number(name, getattr(self, name), low=-30.0, high=40.0, open_low=False)
+        channel.check_span(self.low_db, self.high_db)
         validate.number("least_share", self.least_share, high=1.0)
-        validate.not_above("low_db", self.low_db, "high_db", self.high_db)
 
 
 def loss(network: Transceiver, pairs: Tensor, generator: torch.Generator, span: Range) -> Tensor:
