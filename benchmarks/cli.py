@@ -18,6 +18,7 @@ from semcom_gym.benchmarks import (
     commands_bench,
     commands_codes,
     commands_env,
+    commands_render,
     commands_report,
     commands_rounds,
     commands_ship,
@@ -60,6 +61,7 @@ def parser() -> argparse.ArgumentParser:
     commands_transceivers.add_to(subparsers)
     commands_codes.add_to(subparsers)
     commands_rounds.add_to(subparsers)
+    commands_render.add_to(subparsers)
     commands_report.add_to(subparsers)
     return top
 

@@ -160,7 +160,7 @@ def _agents(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
     specs = args.agent
     if specs is None:
         try:
-            specs = competitors.shipped(task)
+            specs = competitors.shipped(task.env_id, task.preset)
         except ModuleNotFoundError as error:
             print(f"left out on {task.label}: {error}", file=sys.stderr)
             return []

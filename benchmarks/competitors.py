@@ -45,11 +45,21 @@ def solver(problem: str, method: str, **options: Any) -> Competitor:
     return Competitor(method, "solver", (Run(key, lambda task: protocol.decide_by_method(task, method, **options)),))
 
 
-def shipped(task: protocol.Task) -> list[str]:
-    """The algorithms of the agents that ship for a task's id and preset."""
+def shipped(env_id: str, preset: str) -> list[str]:
+    """The algorithms of the agents that ship for an id and preset."""
     from semcom_gym import agents
 
-    return [card["algo"] for card in agents.shipped() if (card["env_id"], card["preset"]) == (task.env_id, task.preset)]
+    return [card["algo"] for card in agents.shipped() if (card["env_id"], card["preset"]) == (env_id, preset)]
+
+
+def model(env_id: str, preset: str, env: Any, spec: str, device: str = "cpu") -> Any:
+    """A model by ``spec``: ``apg`` (the one that ships) or the ``FOLDER`` of a training run, for the sizes of ``env``.
+
+    Raises ValueError for an unknown name, a missing or corrupt file or an agent of another environment.
+    """
+    if Path(spec).exists():
+        return _trained_model(env_id, env, Path(spec), device)[0]
+    return _shipped_model(env_id, preset, env, spec, device)[0]
 
 
 def agent(
@@ -69,11 +79,11 @@ def agent(
     if (refine_steps or search_rounds) and task.stepwise:
         raise ValueError(f"no refinement on {task.env_id}: its decisions are choices")
     if not equals and not Path(spec).exists():
-        models = [_shipped_model(task, spec, device)]
+        models = [_shipped_model(task.env_id, task.preset, task.make(1), spec, device)]
         name = spec
     else:
         paths = [Path(folder) for folder in folders.split(",")]
-        models = [_trained_model(task, path, device) for path in paths]
+        models = [_trained_model(task.env_id, task.make(1), path, device) for path in paths]
         name = name or paths[0].name
     name += f" + {refine_steps} steps" if refine_steps else ""
     name += f" + {search_rounds} rounds" if search_rounds else ""
@@ -104,29 +114,28 @@ def _run(model: Any, weights: str, device: str, after: dict[str, int]) -> Run:
     return Run(key, decide)
 
 
-def _shipped_model(task: protocol.Task, algo: str, device: str) -> tuple[Any, str]:
+def _shipped_model(env_id: str, preset: str, env: Any, algo: str, device: str) -> tuple[Any, str]:
     from semcom_gym import agents
 
-    model = agents.load(task.env_id, algo, task.preset, num_users=task.params.num_users, device=device)
+    model = agents.load(env_id, algo, preset, num_users=env.unwrapped.params.num_users, device=device)
     cards = {(card["env_id"], card["preset"], card["algo"]): card for card in agents.shipped()}
-    return model, cards[task.env_id, task.preset, algo]["sha256"]
+    return model, cards[env_id, preset, algo]["sha256"]
 
 
-def _trained_model(task: protocol.Task, folder: Path, device: str) -> tuple[Any, str]:
-    """The best model of a training run, for the task's number of users."""
+def _trained_model(env_id: str, env: Any, folder: Path, device: str) -> tuple[Any, str]:
+    """The best model of a training run, for the number of users of ``env``."""
     from semcom_gym import agents
 
     file = folder / "model.zip"
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        env_id, algo = record["env_id"].removeprefix("semcom_gym:"), record["algo"]
+        trained_on, algo = record["env_id"].removeprefix("semcom_gym:"), record["algo"]
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"{str(folder)!r} holds no training run: run.json is missing or corrupt") from None
-    if env_id != task.env_id:
-        raise ValueError(f"the agent in {str(folder)!r} is for {env_id}, not for {task.env_id}")
+    if trained_on != env_id:
+        raise ValueError(f"the agent in {str(folder)!r} is for {trained_on}, not for {env_id}")
     if not zipfile.is_zipfile(file):
         raise ValueError(f"agent file {str(file)!r} is missing or corrupt")
-    env = task.make(1)
     spaces = {"observation_space": env.single_observation_space, "action_space": env.single_action_space}
     model = agents.ALGORITHMS[algo][0].load(file, device=device, custom_objects=spaces)
     return model, hashlib.sha256(file.read_bytes()).hexdigest()

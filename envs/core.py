@@ -147,10 +147,9 @@ class AllocationEnv(Setup, gym.Env[Any, Any]):
             return None
         if self.instance is None:
             raise gym.error.ResetNeeded("call reset() before render()")
+        return self._frame()
+
+    def _frame(self) -> np.ndarray[Any, Any]:
         from semcom_gym.envs import render
 
-        return render.frame(self.problem, self.params, self._shown(), self.outcome, self.bound)
-
-    def _shown(self) -> Any:
-        """The instance that a picture is of."""
-        return self.instance
+        return render.frame(self.problem, self.params, self.instance, self.outcome, self.bound)

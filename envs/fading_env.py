@@ -19,7 +19,7 @@ class FadingEnv(FadingSetup, AllocationEnv):
 
     A step scores its decision on the true channel of the block; the observation is of the next block. ``truncated``
     at the horizon. ``options`` of reset: ``instance`` (one) is the state that the episode starts from, ``episode`` (one
-    of ``episodes(split, n)``) decides all of it, ``bound`` is drawn by render.
+    of ``episodes(split, n)``) decides all of it, ``bound`` (on the sum over the blocks) is drawn by render.
     """
 
     def reset(
@@ -30,6 +30,7 @@ class FadingEnv(FadingSetup, AllocationEnv):
         pinned = self._pinned(options, 1)
         self.bound = (options or {}).get("bound")
         self.outcome, self.met = None, None
+        self._reached: list[float] = []
         if not isinstance(pinned, fading.Episode):
             pinned = self._build(self.np_random.random((1, self._uniforms())), pinned)
         return self._begin(None, pinned)[0], {}
@@ -51,11 +52,16 @@ class FadingEnv(FadingSetup, AllocationEnv):
 
     def _finish(self, allocation: Any) -> tuple[np.ndarray[Any, Any], float, bool, bool, dict[str, Any]]:
         outcome, reward = self._settle(allocation)
+        self._reached.append(float(outcome.objective[0]))
         observation = self._look()[0]
         return observation, float(reward[0]), False, bool(self._t[0] == self.fading.horizon), self._info(outcome)
 
-    def _shown(self) -> Any:
-        return self.instance if self.met is None else self.met
+    def _frame(self) -> np.ndarray[Any, Any]:
+        from semcom_gym.envs import render
+
+        shown = self.instance if self.met is None else self.met
+        story = render.Story({"objective": self._reached}, self.fading.horizon, self.bound)
+        return render.frame(self.problem, self.params, shown, self.outcome, story=story)
 
     def _place_field(self, x: Array) -> Array:
         return x

@@ -122,3 +122,25 @@ def test_command_without_extras(python: Path, tmp_path: Path) -> None:
     command = python.parent / "semcom-gym"
     assert "SemCom/CRRA-v0" in run(command, "envs", cwd=tmp_path)
     assert "fast" in run(command, "solve", "SemCom/CRRA-v0", "--method", "fast", "-n", "3", cwd=tmp_path)
+
+
+RECORD = """
+import sys
+import gymnasium as gym
+import numpy as np
+
+env = gym.make("semcom_gym:SemCom/CRRAFading-v0", render_mode="rgb_array", horizon=3)
+env = gym.wrappers.RecordVideo(env, sys.argv[1], episode_trigger=lambda _: True)
+env.reset(seed=0)
+for _ in range(3):
+    env.step(np.zeros(env.action_space.shape, np.float32))
+env.close()
+"""
+
+
+def test_gymnasium_records_a_film(python: Path, built: Path, tmp_path: Path) -> None:
+    """Last, as it adds to the environment; without our pins, as moviepy wants an older Pillow than they name."""
+    wheel = f"{next(built.glob('*.whl'))}[report]"
+    run(python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", wheel, "moviepy", cwd=tmp_path)
+    run(python, "-W", "error::ResourceWarning", "-c", RECORD, tmp_path / "film", cwd=tmp_path)
+    assert [path.stat().st_size > 10_000 for path in (tmp_path / "film").glob("*.mp4")] == [True]
