@@ -20,7 +20,7 @@ IDS = (  # one decision an episode
 PRESETS = {
     "SemCom/CRRA-v0": ("default", "paper", "hard", "general"),
     "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
-    "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned", "measured"),
+    "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned", "figures", "measured"),
     "SemCom/ASCC-v0": ("default", "paper", "two_user", "three_user", "hard", "measured"),
     "SemCom/Training-v0": ("default", "paper", "large", "hard"),
 }

@@ -15,7 +15,7 @@ from semcom_gym.baselines.sfma import fast
 from semcom_gym.envs.sfma import actions, barrier, pairs, physics, prices, resources
 from semcom_gym.envs.sfma.physics import Allocation
 
-PRESETS = ("default", "loose", "tight", "paper", "pruned", "measured")
+PRESETS = ("default", "loose", "tight", "paper", "pruned", "figures", "measured")
 
 
 @pytest.mark.parametrize("preset", PRESETS)

@@ -23,8 +23,7 @@ def batch(preset: str, n: int, **overrides: Any) -> tuple[Any, Any]:
 
 
 def test_equal_is_feasible_nearly_everywhere() -> None:
-    least = {"default": 0.97, "paper": 0.97, "loose": 1.0, "tight": 0.97, "pruned": 0.5, "measured": 0.97}
-    assert set(least) == set(SFMA.PRESETS)
+    least = dict.fromkeys(SFMA.PRESETS, 0.97) | {"loose": 1.0, "figures": 1.0, "pruned": 0.5}
     for preset, share in least.items():
         params, instance = batch(preset, 100)
         solution = heuristics.equal(params, instance)
@@ -154,6 +153,20 @@ def test_the_other_pairings_climb_and_say_what_is_infeasible(method: Any) -> Non
         trace = solution.trace[row, : solution.iterations[row]]
         assert (np.diff(trace) >= -1e-9 * trace[0]).all()
         assert trace[-1] == pytest.approx(solution.objective[row])
+
+
+@pytest.mark.parametrize("method", [heuristics.channel_pairing, heuristics.random_pairing])
+def test_the_climb_serves_the_same_pairs_better(method: Any) -> None:
+    params, instance = batch("figures", 5)
+    slow, quick = method(params, instance), method(params, instance, solver="fast")
+    assert (slow.allocation.pair == quick.allocation.pair).all()
+    assert quick.feasible.all()
+    assert (quick.objective[slow.feasible] >= slow.objective[slow.feasible] * (1 - 1e-3)).all()
+    assert quick.objective.mean() > slow.objective[slow.feasible].mean()
+    with pytest.raises(ValueError, match="unknown solver of a pairing 'best'"):
+        method(params, instance, solver="best")
+    with pytest.raises(TypeError, match="unknown argument 'tolerance'"):
+        method(params, instance, solver="fast", tolerance=1e-3)
 
 
 def test_random_pairing_is_seeded() -> None:

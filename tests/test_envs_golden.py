@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parent / "golden" / "rollouts.json"
 PRESETS = {
     "SemCom/CRRA-v0": ("default", "paper", "hard", "general"),  # the floors of select are too high to serve all
     "SemCom/CRRAUS-v0": ("default", "paper", "hard", "select", "general"),
-    "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned", "measured"),
+    "SemCom/SFMA-v0": ("default", "paper", "loose", "tight", "pruned", "figures", "measured"),
     "SemCom/ASCC-v0": ("default", "paper", "two_user", "three_user", "hard", "measured"),
     "SemCom/Training-v0": ("default", "paper", "large", "hard", "measured"),
 }

@@ -17,7 +17,7 @@ from semcom_gym import envs
 from semcom_gym.envs.sfma import actions, limits, pairs, physics
 
 SFMA = envs.problem("sfma")
-PRESETS = ["default", "paper", "loose", "tight", "pruned", "measured"]
+PRESETS = ["default", "paper", "loose", "tight", "pruned", "figures", "measured"]
 
 
 @st.composite

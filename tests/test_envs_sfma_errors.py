@@ -56,7 +56,8 @@ def test_bad_parameters(override: dict[str, Any], kind: type[Exception], message
 
 
 def test_unknown_preset_of_another_problem() -> None:
-    with raises(ValueError, "unknown sfma preset 'hard'; valid: default, paper, loose, tight, pruned, measured"):
+    known = "default, paper, loose, tight, pruned, figures, measured"
+    with raises(ValueError, f"unknown sfma preset 'hard'; valid: {known}"):
         gym.make("SemCom/SFMA-v0", preset="hard")
 
 

@@ -14,7 +14,7 @@ from semcom_gym.envs.sfma import limits, physics
 from semcom_gym.envs.sfma.physics import Links
 
 SFMA = envs.problem("sfma")
-PRESETS = ["default", "paper", "loose", "tight", "pruned", "measured"]
+PRESETS = ["default", "paper", "loose", "tight", "pruned", "figures", "measured"]
 
 
 def cell(preset: str, seed: int = 0, n: int = 60, **overrides: Any) -> tuple[Any, Links, np.random.Generator]:

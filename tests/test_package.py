@@ -251,7 +251,7 @@ def test_public_names() -> None:
 
 def test_public_names_of_sfma() -> None:
     problem = envs.problem("sfma")
-    assert list(problem.PRESETS) == ["default", "paper", "loose", "tight", "pruned", "measured"]
+    assert list(problem.PRESETS) == ["default", "paper", "loose", "tight", "pruned", "figures", "measured"]
     assert names(problem.Instance) == [
         "distance_m", "angle_rad", "gain", "source_bit", "decode_s", "distortion_tilt", "similarity", "encode_s",
         "rho_min", "rho_max", "power_slope", "ratio_slope", "offset", "distortion_level",

@@ -15,7 +15,7 @@ from semcom_gym.baselines.sfma import compression
 from semcom_gym.baselines.solution import Solution, package
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, concatenate
-from semcom_gym.envs.sfma import actions, frugal, pairs, physics
+from semcom_gym.envs.sfma import actions, frugal, pairs, physics, resources
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import Allocation, Links
 
@@ -38,24 +38,35 @@ def equal(params: Params, instance: Instance) -> Solution:
     return package("sfma", params, instance, chosen, started, iterations=iterations)
 
 
-def channel_pairing(params: Params, instance: Instance, **options: Any) -> Solution:
+def channel_pairing(params: Params, instance: Instance, *, solver: str = "paper", **options: Any) -> Solution:
     """Scheme 5: the strongest channel with the weakest, the next with the next, then Algorithms 1 and 2 in turn.
 
+    solver: "fast" shares the resources by the interior-point climb of :func:`fast.solve` instead.
     options: of :func:`paper.solve`.
     """
-    from semcom_gym.baselines.sfma import paper  # it stands on this file
-
-    return paper.solve_pairing(params, instance, strongest_with_weakest(params, instance), **options)
+    return _solve_pairing(params, instance, strongest_with_weakest(params, instance), solver, options)
 
 
-def random_pairing(params: Params, instance: Instance, *, seed: int = 0, **options: Any) -> Solution:
+def random_pairing(
+    params: Params, instance: Instance, *, seed: int = 0, solver: str = "paper", **options: Any
+) -> Solution:
     """A random pairing, drawn from ``seed``, then as :func:`channel_pairing`."""
-    from semcom_gym.baselines.sfma import paper  # it stands on this file
-
     validate.integer("seed", seed, low=0)
     draw = np.random.default_rng(seed).random((len(instance), params.num_users))
     pair = _by_rank(np.argsort(draw, axis=-1), params.num_users)
-    return paper.solve_pairing(params, instance, pair, **options)
+    return _solve_pairing(params, instance, pair, solver, options)
+
+
+def _solve_pairing(params: Params, instance: Instance, pair: Array, solver: str, options: dict[str, Any]) -> Solution:
+    """The resources of pairs (n, K) by Algorithms 1 and 2 ("paper") or by the climb ("fast")."""
+    from semcom_gym.baselines.sfma import paper  # it stands on this file
+
+    validate.choice("solver of a pairing", solver, ("paper", "fast"))
+    if solver == "paper":
+        return paper.solve_pairing(params, instance, pair, **options)
+    validate.keywords("options of solver 'fast'", options, ())
+    started = time.perf_counter()
+    return package("sfma", params, instance, resources.allocate(params, instance, pair), started)
 
 
 def best_pairing(params: Params, instance: Instance) -> Array:

@@ -31,7 +31,8 @@ class SFMAEnv(AllocationEnv):
     ## Starting state
     A random cell of the preset. ## Episode end: after one decision, ``terminated=True``.
     ## Arguments
-    ``preset`` (default, paper, loose, tight, pruned), ``penalty``, ``render_mode``, any field of ``Params``.
+    ``preset`` (default, paper, loose, tight, pruned, figures, measured), ``penalty``, ``render_mode``, any field of
+    ``Params``.
     """
 
     problem_name = "sfma"

@@ -160,7 +160,8 @@ class SFMAPairingEnv(PairingSetup, AllocationEnv):
     ## Starting state
     A random cell of the preset, all users free. ## Episode end: after K steps, ``terminated=True``.
     ## Arguments
-    ``preset`` (default, paper, loose, tight, pruned), ``penalty``, ``render_mode``, any field of ``Params``.
+    ``preset`` (default, paper, loose, tight, pruned, figures, measured), ``penalty``, ``render_mode``, any field of
+    ``Params``.
     """
 
     def __init__(self, preset: str = "default", *, penalty: float = PENALTY, **kwargs: Any) -> None:
