@@ -47,6 +47,11 @@ def add_to(commands: Any) -> None:
         "--search", type=int, default=0, metavar="ROUNDS",
         help="also score agents after rounds of random moves, where their actions are continuous",
     )  # fmt: skip
+    bench.add_argument(
+        "--single", type=int, default=20, metavar="N",
+        help="instances that everyone decides one at a time as well, for the time of that; 0 for none "
+        "(default: %(default)s)",
+    )  # fmt: skip
     bench.add_argument("--prove", action="store_true", help="prove and write the bounds that ship with the package")
     bench.add_argument("--out", default="results/benchmark", help="folder of results (default: %(default)s)")
     bench.add_argument(
@@ -115,6 +120,7 @@ def _benchmark(args: argparse.Namespace) -> Job:
             raise ValueError(f"nothing to score on {task.label}: name a --method or an --agent")
     if args.chunk is not None:
         validate.integer("--chunk", args.chunk)
+    validate.integer("--single", args.single, low=0)
     out = store.make_folder(args.out)
     kept = open_cells(args)
     return Job(lambda: _run_benchmark(entries, kept, out, args), _show_boards, kept.kept)
@@ -174,8 +180,9 @@ def _agents(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
 def _run_benchmark(entries: list[Any], kept: store.Store, out: Path, args: argparse.Namespace) -> dict[str, Any]:
     from semcom_gym.benchmarks import leaderboard, pictures, speed
 
-    kept.cells([work for entry in entries for work in leaderboard.needed(*entry, args.chunk)], "benchmark")
-    boards = [leaderboard.leaderboard(task, competitors, kept, args.chunk) for task, competitors in entries]
+    how = {"chunk": args.chunk, "single": args.single}
+    kept.cells([work for entry in entries for work in leaderboard.needed(*entry, **how)], "benchmark")
+    boards = [leaderboard.leaderboard(task, competitors, kept, **how) for task, competitors in entries]
     lines = summary.summary(boards) if len(boards) > 1 else []
     pages = [*map(table.markdown, boards), *([summary.markdown(lines)] if lines else [])]
     made = {"command": args.line, "machine": speed.machine(None)}
@@ -188,6 +195,7 @@ def _run_benchmark(entries: list[Any], kept: store.Store, out: Path, args: argpa
         name = board.task.replace(" ", "_").replace("/", "-")
         files.append(pictures.scores(board, out / f"{name}_scores.png"))
         files.append(pictures.loss_against_time(board, out / f"{name}_loss_time.png"))
+        files.append(pictures.profile(board, out / f"{name}_profile.png"))
     return {"leaderboards": boards, "summary": lines, "files": [str(file) for file in files]}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,16 @@ from semcom_gym.envs.arrays import Array
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One thing to run on a task: a solver, or one training seed of an agent. ``key`` says what decides its result."""
+    """One thing to run on a task: a solver, or one training seed of an agent. ``key`` says what decides its result.
+
+    training_s, training_decisions: seconds that an agent was trained for, and decisions that it took or asked for
+    meanwhile; NaN of a solver.
+    """
 
     key: dict[str, Any]
     decide: Callable[[protocol.Task], protocol.Decisions]
+    training_s: float = math.nan
+    training_decisions: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,10 +85,11 @@ def agent(
     name += f" + {refine_steps} steps" if refine_steps else ""
     name += f" + {search_rounds} rounds" if search_rounds else ""
     after = {"refine_steps": refine_steps} | ({"search_rounds": search_rounds} if search_rounds else {})
-    return Competitor(name, "agent", tuple(_run(model, weights, device, after) for model, weights in models))
+    return Competitor(name, "agent", tuple(_run(*model, device, after) for model in models))
 
 
-def _run(model: Any, weights: str, device: str, after: dict[str, int]) -> Run:
+def _run(model: Any, weights: str, record: dict[str, Any], device: str, after: dict[str, int]) -> Run:
+    """record: the card of a shipped agent, or the run.json of a trained one."""
     from semcom_gym import agents
 
     def act(env: Any, observation: Array) -> Array:
@@ -101,18 +109,19 @@ def _run(model: Any, weights: str, device: str, after: dict[str, int]) -> Run:
 
     key = {"agent": weights, "device": device, **after}
     key["code"] = store.code_version("envs", "agents")
-    return Run(key, decide)
+    return Run(key, decide, float(record["seconds"]), float(record["timesteps"]))
 
 
-def _shipped_model(task: protocol.Task, algo: str, device: str) -> tuple[Any, str]:
+def _shipped_model(task: protocol.Task, algo: str, device: str) -> tuple[Any, str, dict[str, Any]]:
     from semcom_gym import agents
 
     model = agents.load(task.env_id, algo, task.preset, num_users=task.params.num_users, device=device)
     cards = {(card["env_id"], card["preset"], card["algo"]): card for card in agents.shipped()}
-    return model, cards[task.env_id, task.preset, algo]["sha256"]
+    card = cards[task.env_id, task.preset, algo]
+    return model, card["sha256"], card
 
 
-def _trained_model(task: protocol.Task, folder: Path, device: str) -> tuple[Any, str]:
+def _trained_model(task: protocol.Task, folder: Path, device: str) -> tuple[Any, str, dict[str, Any]]:
     """The best model of a training run, for the task's number of users."""
     from semcom_gym import agents
 
@@ -120,6 +129,7 @@ def _trained_model(task: protocol.Task, folder: Path, device: str) -> tuple[Any,
     try:
         record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         env_id, algo = record["env_id"].removeprefix("semcom_gym:"), record["algo"]
+        _ = float(record["seconds"]), float(record["timesteps"])
     except (OSError, ValueError, KeyError, TypeError):
         raise ValueError(f"{str(folder)!r} holds no training run: run.json is missing or corrupt") from None
     if env_id != task.env_id:
@@ -129,4 +139,4 @@ def _trained_model(task: protocol.Task, folder: Path, device: str) -> tuple[Any,
     env = task.make(1)
     spaces = {"observation_space": env.single_observation_space, "action_space": env.single_action_space}
     model = agents.ALGORITHMS[algo][0].load(file, device=device, custom_objects=spaces)
-    return model, hashlib.sha256(file.read_bytes()).hexdigest()
+    return model, hashlib.sha256(file.read_bytes()).hexdigest(), record

@@ -59,7 +59,7 @@ def _sections(results: Results, cards: list[dict[str, Any]], link: Callable[[str
             "overview", "At a glance",
             f"Score: 1 is the certified optimum, 0 what a sensible engineer does without optimising, {MINUS}1 "
             "an infeasible decision; interquartile means. Loss: mean distance to the bound. Time: per decision where "
-            "all are decided in one batch; the files hold no times of single decisions.",
+            "all are decided in one batch, and alone, where there is one instance in a call.",
             boards.overview(below) if below else Markup(""), [],
         ),
         (
