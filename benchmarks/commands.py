@@ -9,7 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from semcom_gym.benchmarks import machines, store
+from semcom_gym import envs
+from semcom_gym.benchmarks import machines, protocol, store
+from semcom_gym.envs import validate
+
+ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,15 @@ def add(commands: Any, name: str, prepare: Callable[[argparse.Namespace], Job], 
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.set_defaults(prepare=prepare)
     return parser
+
+
+def ids_of(asked: list[str]) -> list[str]:
+    """The ids of one decision that are asked for: all where nothing or ``all`` is said, each once."""
+    asked = list(dict.fromkeys(asked)) or [ALL]
+    for name in asked:
+        protocol.check_one_decision(name)
+        validate.choice("environment id", name, (ALL, *envs.IDS))
+    return list(envs.IDS) if ALL in asked else asked
 
 
 def instances(parser: Any, n: int) -> None:

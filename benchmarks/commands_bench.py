@@ -8,14 +8,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from semcom_gym import baselines, envs
+from semcom_gym import baselines
 from semcom_gym.benchmarks import protocol, store, summary, table
-from semcom_gym.benchmarks.commands import Job, add, cells, instances, open_cells, parse_overrides
+from semcom_gym.benchmarks.commands import Job, add, cells, ids_of, instances, open_cells, parse_overrides
 from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
 FIGURES = ("crra", "sfma", "ascc", "training")
-ALL = "all"
 
 
 def add_to(commands: Any) -> None:
@@ -104,7 +103,7 @@ def _benchmark(args: argparse.Namespace) -> Job:
     changes = parse_overrides(args.overrides)
     tasks = [
         protocol.task(env_id, preset, n=args.instances, split=args.split, **changes)
-        for env_id in _ids(args)
+        for env_id in ids_of([*args.ids, *args.env])
         for preset in args.preset or [None]
     ]
     baselines.solution.require("tqdm", "benchmark")
@@ -124,15 +123,6 @@ def _benchmark(args: argparse.Namespace) -> Job:
     out = store.make_folder(args.out)
     kept = open_cells(args)
     return Job(lambda: _run_benchmark(entries, kept, out, args), _show_boards, kept.kept)
-
-
-def _ids(args: argparse.Namespace) -> list[str]:
-    """The environments asked for: all where nothing or ``all`` is said, each once."""
-    asked = list(dict.fromkeys([*args.ids, *args.env])) or [ALL]
-    for name in asked:
-        protocol.check_one_decision(name)
-        validate.choice("environment id", name, (ALL, *envs.IDS))
-    return list(envs.IDS) if ALL in asked else asked
 
 
 def _solvers(task: protocol.Task, args: argparse.Namespace) -> list[Any]:

@@ -121,17 +121,35 @@ def _shipped_model(task: protocol.Task, algo: str, device: str) -> tuple[Any, st
     return model, card["sha256"], card
 
 
+def trained_for(spec: str) -> str:
+    """The id that an agent by ``FOLDER`` or ``NAME=FOLDER,FOLDER`` was trained for.
+
+    Raises ValueError where its folders hold no training runs, or of several ids.
+    """
+    folders = spec.rpartition("=")[2].split(",")
+    ids = dict.fromkeys(str(_record(Path(folder))["env_id"]) for folder in folders)
+    if len(ids) > 1:
+        raise ValueError(f"the training runs of {spec!r} are of several environments: {', '.join(ids)}")
+    return next(iter(ids))
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """The run.json of a training run."""
+    try:
+        record = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+        record["env_id"] = record["env_id"].removeprefix("semcom_gym:")
+        _ = record["algo"], float(record["seconds"]), float(record["timesteps"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{str(folder)!r} holds no training run: run.json is missing or corrupt") from None
+    return record
+
+
 def _trained_model(task: protocol.Task, folder: Path, device: str) -> tuple[Any, str, dict[str, Any]]:
     """The best model of a training run, for the task's number of users."""
     from semcom_gym import agents
 
-    file = folder / "model.zip"
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        env_id, algo = record["env_id"].removeprefix("semcom_gym:"), record["algo"]
-        _ = float(record["seconds"]), float(record["timesteps"])
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{str(folder)!r} holds no training run: run.json is missing or corrupt") from None
+    file, record = folder / "model.zip", _record(folder)
+    env_id, algo = record["env_id"], record["algo"]
     if env_id != task.env_id:
         raise ValueError(f"the agent in {str(folder)!r} is for {env_id}, not for {task.env_id}")
     if not zipfile.is_zipfile(file):

@@ -13,7 +13,7 @@ import numpy as np
 
 from semcom_gym import baselines
 from semcom_gym.benchmarks import protocol, singles, stats, store
-from semcom_gym.benchmarks.certificates import certificate, lacking
+from semcom_gym.benchmarks.certificates import Certificate, certificate, lacking
 from semcom_gym.benchmarks.competitors import Competitor, Run, solver
 from semcom_gym.envs.arrays import Array
 
@@ -79,9 +79,13 @@ def needed(
     task: protocol.Task, competitors: list[Competitor], chunk: int | None = None, single: int = singles.INSTANCES
 ) -> list[store.Work]:
     """Everything that :func:`leaderboard` computes: decisions of the anchor and of every run, times, and proofs."""
-    runs = [run for competitor in (_anchor(task), *competitors) for run in _runs(task, competitor, chunk)]
     times = [work for each in competitors for work in singles.works(task, each, single)] if single else []
-    return [*(work for run in runs for work in run), *times, *lacking(task)]
+    return [*works(task, [_anchor(task), *competitors], chunk), *times, *lacking(task)]
+
+
+def works(task: protocol.Task, competitors: list[Competitor], chunk: int | None = None) -> list[store.Work]:
+    """What :func:`decide` computes: the decisions of every run."""
+    return [work for each in competitors for run in _runs(task, each, chunk) for work in run]
 
 
 def decide(
@@ -158,7 +162,7 @@ def leaderboard(
         n=len(kept),
         left_out=float(1.0 - kept.mean()),
         anchor=name,
-        certified_gap=float(np.nanmean(proven.gap)) if np.isfinite(proven.gap).any() else float("nan"),
+        certified_gap=mean_gap(proven),
         code=store.code_version("envs", "baselines"),
         rows=tuple(_row(competitor, found, timed, first) for competitor, found, timed in ranked),
         jobs=max([found.jobs for found in scores] + [cell.get("jobs", 1) for timed in times for cell in timed]),
@@ -171,18 +175,28 @@ def _times(task: protocol.Task, competitor: Competitor, cells: store.Store, sing
     return cells.cells(singles.works(task, competitor, single), f"{task.label}, one at a time") if single else []
 
 
+def mean_loss(scores: protocol.Scores) -> float:
+    """Mean loss of the feasible decisions; NaN where there is none."""
+    loss = scores.loss[np.isfinite(scores.loss)]
+    return float(loss.mean()) if loss.size else math.nan
+
+
+def mean_gap(proven: Certificate) -> float:
+    """Mean distance between a bound and the best decision known; NaN where nothing is feasible."""
+    return float(np.nanmean(proven.gap)) if np.isfinite(proven.gap).any() else math.nan
+
+
 def _rank(scores: protocol.Scores) -> float:
     return float(stats.iqm(scores.score.reshape(-1))) if scores.score.size else -np.inf
 
 
 def _row(competitor: Competitor, scores: protocol.Scores, timed: list[dict[str, Any]], first: Any) -> Row:
-    loss = scores.loss[np.isfinite(scores.loss)]
     return Row(
         method=competitor.name,
         kind=competitor.kind,
         score=stats.estimate(scores.score),
         mean_score=stats.estimate(scores.score, stats.mean),
-        loss=float(loss.mean()) if loss.size else float("nan"),
+        loss=mean_loss(scores),
         feasible=scores.feasible,
         seconds=scores.seconds,
         n=scores.score.size,
