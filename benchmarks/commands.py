@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -39,13 +39,17 @@ def add(commands: Any, name: str, prepare: Callable[[argparse.Namespace], Job], 
     return parser
 
 
-def ids_of(asked: list[str]) -> list[str]:
-    """The ids of one decision that are asked for: all where nothing or ``all`` is said, each once."""
+def ids_of(asked: list[str], fading: Sequence[str] | None = None) -> list[str]:
+    """The ids that are asked for, each once: all of one decision where nothing or ``all`` is said.
+
+    fading: those of several decisions that belong to all; None where they cannot be asked for.
+    """
     asked = list(dict.fromkeys(asked)) or [ALL]
     for name in asked:
-        protocol.check_one_decision(name)
-        validate.choice("environment id", name, (ALL, *envs.IDS))
-    return list(envs.IDS) if ALL in asked else asked
+        if fading is None:
+            protocol.check_one_decision(name)
+        validate.choice("environment id", name, (ALL, *envs.IDS, *(envs.FADING_IDS if fading is not None else ())))
+    return [*envs.IDS, *(fading or ())] if ALL in asked else asked
 
 
 def instances(parser: Any, n: int) -> None:

@@ -21,12 +21,13 @@ from semcom_gym.envs.arrays import Array
 class Run:
     """One thing to run on a task: a solver, or one training seed of an agent. ``key`` says what decides its result.
 
+    decide: the task's decisions; on the episodes of a Fading id, the policy that plays them.
     training_s, training_decisions: seconds that an agent was trained for, and decisions that it took or asked for
     meanwhile; NaN of a solver.
     """
 
     key: dict[str, Any]
-    decide: Callable[[protocol.Task], protocol.Decisions]
+    decide: Callable[[Any], Any]
     training_s: float = math.nan
     training_decisions: float = math.nan
 
@@ -52,7 +53,7 @@ def solver(problem: str, method: str, **options: Any) -> Competitor:
     return Competitor(method, "solver", (Run(key, lambda task: protocol.decide_by_method(task, method, **options)),))
 
 
-def shipped(task: protocol.Task) -> list[str]:
+def shipped(task: Any) -> list[str]:
     """The algorithms of the agents that ship for a task's id and preset."""
     from semcom_gym import agents
 
@@ -70,22 +71,27 @@ def agent(
     Raises ValueError for an unknown name, a missing or corrupt file or an agent of another environment, and for
     refinement of decisions that are made of choices.
     """
-    name, equals, folders = spec.rpartition("=")
     validate.integer("refine steps", refine_steps, low=0)
     validate.integer("search rounds", search_rounds, low=0)
     if (refine_steps or search_rounds) and task.stepwise:
         raise ValueError(f"no refinement on {task.env_id}: its decisions are choices")
-    if not equals and not Path(spec).exists():
-        models = [_shipped_model(task, spec, device)]
-        name = spec
-    else:
-        paths = [Path(folder) for folder in folders.split(",")]
-        models = [_trained_model(task, path, device) for path in paths]
-        name = name or paths[0].name
+    name, found = models(task, spec, device)
     name += f" + {refine_steps} steps" if refine_steps else ""
     name += f" + {search_rounds} rounds" if search_rounds else ""
     after = {"refine_steps": refine_steps} | ({"search_rounds": search_rounds} if search_rounds else {})
-    return Competitor(name, "agent", tuple(_run(*model, device, after) for model in models))
+    return Competitor(name, "agent", tuple(_run(*model, device, after) for model in found))
+
+
+def models(task: Any, spec: str, device: str) -> tuple[str, list[tuple[Any, str, dict[str, Any]]]]:
+    """The name of an agent, and of each of its training seeds the model, the hash of its file and its record.
+
+    task: a :class:`protocol.Task`, or anything else with its ``env_id``, ``preset``, ``params`` and ``make``.
+    """
+    name, equals, folders = spec.rpartition("=")
+    if not equals and not Path(spec).exists():
+        return spec, [_shipped_model(task, spec, device)]
+    paths = [Path(folder) for folder in folders.split(",")]
+    return name or paths[0].name, [_trained_model(task, path, device) for path in paths]
 
 
 def _run(model: Any, weights: str, record: dict[str, Any], device: str, after: dict[str, int]) -> Run:
@@ -112,7 +118,7 @@ def _run(model: Any, weights: str, record: dict[str, Any], device: str, after: d
     return Run(key, decide, float(record["seconds"]), float(record["timesteps"]))
 
 
-def _shipped_model(task: protocol.Task, algo: str, device: str) -> tuple[Any, str, dict[str, Any]]:
+def _shipped_model(task: Any, algo: str, device: str) -> tuple[Any, str, dict[str, Any]]:
     from semcom_gym import agents
 
     model = agents.load(task.env_id, algo, task.preset, num_users=task.params.num_users, device=device)
@@ -144,7 +150,7 @@ def _record(folder: Path) -> dict[str, Any]:
     return record
 
 
-def _trained_model(task: protocol.Task, folder: Path, device: str) -> tuple[Any, str, dict[str, Any]]:
+def _trained_model(task: Any, folder: Path, device: str) -> tuple[Any, str, dict[str, Any]]:
     """The best model of a training run, for the task's number of users."""
     from semcom_gym import agents
 

@@ -57,7 +57,8 @@ class Leaderboard:
     """The rows of one task, best first, and what the scores stand on.
 
     jobs: the most computations that ran at once while a decision time was measured. chunk: instances that solvers
-    decided in a call, 0 for all. singles: instances that were decided one at a time to measure ``single``.
+    decided in a call, 0 for all. singles: instances that were decided one at a time to measure ``single``. rule: how
+    scores are made, in words, where it is another way than that of one decision.
     """
 
     task: str
@@ -73,6 +74,7 @@ class Leaderboard:
     jobs: int = 1
     chunk: int = 0
     singles: int = 0
+    rule: str = ""
 
 
 def needed(
@@ -151,7 +153,7 @@ def leaderboard(
     maximise = task.problem.maximise
     scores = [protocol.score(found, anchor, proven.bound, maximise=maximise) for found in decisions]
     times = [_times(task, competitor, cells, single) for competitor in competitors]
-    ranked = sorted(zip(competitors, scores, times, strict=True), key=lambda entry: -_rank(entry[1]))
+    ranked = sorted(zip(competitors, scores, times, strict=True), key=lambda entry: -rank(entry[1]))
     first = ranked[0][1].score
     kept = scores[0].kept
     return Leaderboard(
@@ -164,7 +166,10 @@ def leaderboard(
         anchor=name,
         certified_gap=mean_gap(proven),
         code=store.code_version("envs", "baselines"),
-        rows=tuple(_row(competitor, found, timed, first) for competitor, found, timed in ranked),
+        rows=tuple(
+            row(competitor, found, singles.median(timed) if timed else math.nan, first)
+            for competitor, found, timed in ranked
+        ),
         jobs=max([found.jobs for found in scores] + [cell.get("jobs", 1) for timed in times for cell in timed]),
         chunk=chunk or 0,
         singles=min(single, len(kept)),
@@ -186,11 +191,13 @@ def mean_gap(proven: Certificate) -> float:
     return float(np.nanmean(proven.gap)) if np.isfinite(proven.gap).any() else math.nan
 
 
-def _rank(scores: protocol.Scores) -> float:
+def rank(scores: protocol.Scores) -> float:
+    """What rows are ordered by."""
     return float(stats.iqm(scores.score.reshape(-1))) if scores.score.size else -np.inf
 
 
-def _row(competitor: Competitor, scores: protocol.Scores, timed: list[dict[str, Any]], first: Any) -> Row:
+def row(competitor: Competitor, scores: protocol.Scores, single: float, first: Array) -> Row:
+    """A competitor's row. single: see :class:`Row`. first: scores of the row that leads."""
     return Row(
         method=competitor.name,
         kind=competitor.kind,
@@ -202,7 +209,7 @@ def _row(competitor: Competitor, scores: protocol.Scores, timed: list[dict[str, 
         n=scores.score.size,
         behind_first=stats.difference(scores.score, first),
         losses=_losses(scores),
-        single=singles.median(timed) if timed else math.nan,
+        single=single,
         training_s=_mean([run.training_s for run in competitor.runs]),
         training_decisions=_mean([run.training_decisions for run in competitor.runs]),
     )

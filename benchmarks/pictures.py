@@ -11,6 +11,7 @@ from typing import Any
 from semcom_gym.baselines.solution import require
 from semcom_gym.benchmarks import store
 from semcom_gym.benchmarks.leaderboard import Leaderboard, Row, profiles
+from semcom_gym.benchmarks.table import instances
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -70,7 +71,7 @@ def scores(board: Leaderboard, path: Path) -> Path:
     axes.set_ylim(-0.6, len(rows) - 0.2)
     axes.set_xlim(FLOOR, 1.1)
     axes.set_xlabel(f"score: interquartile mean, 95 % interval (0 = {board.anchor}, 1 = certified optimum)")
-    axes.set_title(f"{board.task}: {board.n} {board.split} instances", fontsize=10)
+    axes.set_title(f"{board.task}: {board.n} {board.split} {instances(board)}", fontsize=10)
     _legend(axes, rows, "lower center")
     return save(figure, path)
 
@@ -99,7 +100,7 @@ def loss_against_time(board: Leaderboard, path: Path) -> Path:
     axes.margins(x=0.15, y=0.1)
     axes.set_xlabel("decision time [ms per instance]: filled in a batch, open one at a time")
     axes.set_ylabel("mean loss to the certified bound [%]")
-    axes.set_title(f"{board.task}: {board.n} {board.split} instances", fontsize=10)
+    axes.set_title(f"{board.task}: {board.n} {board.split} {instances(board)}", fontsize=10)
     _legend(axes, rows, "best")
     return save(figure, path)
 
@@ -116,7 +117,7 @@ def profile(board: Leaderboard, path: Path) -> Path:
     axes.set_ylim(0, 102)
     axes.set_xlabel("loss to the certified bound [%]; solid lines are agents")
     axes.set_ylabel("share of decisions that lose at most so much [%]")
-    axes.set_title(f"{board.task}: {board.n} {board.split} instances", fontsize=10)
+    axes.set_title(f"{board.task}: {board.n} {board.split} {instances(board)}", fontsize=10)
     axes.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
     return save(figure, path)
 

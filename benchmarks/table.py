@@ -142,21 +142,29 @@ def _interval(e: Estimate) -> str:
 
 
 def _title(board: Leaderboard) -> str:
-    return f"{board.task}, {board.n} {board.split} instances"
+    return f"{board.task}, {board.n} {board.split} {instances(board)}"
+
+
+def instances(board: Leaderboard) -> str:
+    """What a task has many of: episodes where a rule of its own scores them."""
+    return "episodes" if board.rule else "instances"
 
 
 def _notes(board: Leaderboard) -> str:
-    return (
+    rule = board.rule or (
         f"score: 1 = certified optimum, 0 = `{board.anchor}`, -1 = infeasible. loss: to the bound, feasible decisions. "
-        f"Left out by rule: {100 * board.left_out:.1f} % of the instances. "
-        f"Bound and best decision known are {number(100 * board.certified_gap, 3)} % apart in the mean. "
-        f"{timing(board)}Code {board.code}."
+    )
+    known = f"Bound and best decision known are {number(100 * board.certified_gap, 3)} % apart in the mean. "
+    return (
+        f"{rule}Left out by rule: {100 * board.left_out:.1f} % of the {instances(board)}. "
+        f"{'' if board.rule else known}{timing(board)}Code {board.code}."
     )
 
 
 def timing(board: Leaderboard) -> str:
     """What decision times mean: those of single calls, and those not measured alone and on the whole batch."""
-    single = f"ms single: one instance per call, the median of up to {board.singles} calls. " if board.singles else ""
+    alone = "one episode" if board.rule else f"one instance per call, the median of up to {board.singles} calls"
+    single = f"ms single: {alone}. " if board.singles else ""
     beside = f"Times were measured with up to {board.jobs} computations at once: upper limits. "
     batch = f"Solvers decided {board.chunk} instances in a call. "
     return single + (beside if board.jobs > 1 else "") + (batch if board.chunk else "")

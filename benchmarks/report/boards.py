@@ -10,7 +10,7 @@ from semcom_gym.benchmarks.leaderboard import Leaderboard, Row, profiles
 from semcom_gym.benchmarks.report.files import Board
 from semcom_gym.benchmarks.report.markup import DASH, MINUS, Markup, code, facts, join, number, slug, table, tag
 from semcom_gym.benchmarks.report.plot import Axis, Chart, axis, figure, style, swatch
-from semcom_gym.benchmarks.table import timing
+from semcom_gym.benchmarks.table import instances, timing
 
 FLOOR = -1.0  # left end of the small score axis: what an infeasible decision scores
 LEAST_LOSS = 1e-4  # percent; what is less is drawn here
@@ -36,7 +36,7 @@ def groups(boards: Sequence[Board]) -> dict[str, list[Board]]:
 
 def _order(entry: Board) -> tuple[int, bool, bool, str]:
     board = entry.board
-    ids = list(envs.IDS)
+    ids = [*envs.IDS, *envs.FADING_IDS]
     place = ids.index(board.env) if board.env in ids else len(ids)
     own = board.env in ids and board.preset == envs.default_preset(board.env)
     return place, "=" in board.task, not own, board.task
@@ -99,7 +99,7 @@ def _board(entry: Board, *, is_open: bool) -> Markup:
     board = entry.board
     first = board.rows[0] if board.rows else None
     best = f"best: {first.method}, {number(first.score.value)}" if first else "no rows"
-    summary = tag("summary", tag("h4", board.task), tag("span", f"{board.n} {board.split} instances; {best}"))
+    summary = tag("summary", tag("h4", board.task), tag("span", f"{board.n} {board.split} {instances(board)}; {best}"))
     charts = tag("div", _profile(board), _time(board), class_="charts two")
     return tag(
         "details",
@@ -120,7 +120,9 @@ def _table(board: Leaderboard) -> Markup:
             number(row.mean_score.value), percent(row.loss), f"{100 * row.feasible:.0f} %", time(row.seconds),
             time(row.single), training(row), row.n,
         ])  # fmt: skip
-    return table(HEADER, rows, left=(1, 2, 4), caption=f"{board.task}: {board.n} {board.split} instances, best first")
+    return table(
+        HEADER, rows, left=(1, 2, 4), caption=f"{board.task}: {board.n} {board.split} {instances(board)}, best first"
+    )
 
 
 def _interval(row: Row) -> Markup:
@@ -144,9 +146,13 @@ def _notes(entry: Board) -> Markup:
     board = entry.board
     made = entry.made
     pairs: list[tuple[object, object]] = [
-        ("score", f"1 = certified optimum, 0 = {board.anchor}, {MINUS}1 = infeasible"),
-        ("left out by rule", f"{100 * board.left_out:.1f} % of the instances"),
-        ("bound and best decision known", f"{percent(board.certified_gap)} apart in the mean"),
+        ("score", board.rule.strip() or f"1 = certified optimum, 0 = {board.anchor}, {MINUS}1 = infeasible"),
+        ("left out by rule", f"{100 * board.left_out:.1f} % of the {instances(board)}"),
+        *(
+            []
+            if board.rule
+            else [("bound and best decision known", f"{percent(board.certified_gap)} apart in the mean")]
+        ),
         *([("times", timing(board).strip())] if timing(board) else []),
         ("file", code(entry.file)),
         ("code", code(board.code)),

@@ -160,7 +160,7 @@ def _build(cls: type[T], value: Any) -> T:
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     names = [field.name for field in fields if field.default is dataclasses.MISSING]
     value = _object(value, names, cls.__name__)
-    optional = [field.name for field in fields if field.type in ("int", "float") and field.name not in names]
+    optional = [field.name for field in fields if field.type in ("int", "float", "str") and field.name not in names]
     names += [name for name in optional if name in value]  # files of older versions lack some
     numbers = {f.name for f in dataclasses.fields(cls) if f.type in ("float", "int")}  # type: ignore
     built: dict[str, Any] = {}
