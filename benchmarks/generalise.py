@@ -169,18 +169,27 @@ def _row(found: Entry, competitor: Competitor, scores: protocol.Scores, proven: 
 # --- tables --------------------------------------------------------------------------------------------------------
 
 
+@dataclasses.dataclass(frozen=True)
+class Page:
+    """The table of an id: a line per shift, two columns per method."""
+
+    title: str
+    header: list[str]
+    cells: list[list[str]]
+    notes: str
+
+
 def text(found: Sequence[Row]) -> str:
     """As aligned plain text, for a terminal."""
     return "\n\n".join(
-        f"{title}\n\n{table.aligned(header, cells)}\n\n{_notes(rows)}" for title, header, cells, rows in _pages(found)
+        f"{page.title}\n\n{table.aligned(page.header, page.cells)}\n\n{page.notes}" for page in pages(found)
     )
 
 
 def markdown(found: Sequence[Row]) -> str:
     """As Markdown sections, one per id."""
     return "\n".join(
-        f"## {title}\n\n{table.markdown_table(header, cells)}\n\n{_notes(rows)}\n"
-        for title, header, cells, rows in _pages(found)
+        f"## {page.title}\n\n{table.markdown_table(page.header, page.cells)}\n\n{page.notes}\n" for page in pages(found)
     )
 
 
@@ -207,19 +216,20 @@ def by_id(found: Sequence[Row]) -> dict[str, list[Row]]:
     return groups
 
 
-def _pages(found: Sequence[Row]) -> list[tuple[str, list[str], list[list[str]], list[Row]]]:
-    """Title, header, cells and rows of the table of each id: a line per shift, two columns per method."""
-    pages = []
+def pages(found: Sequence[Row]) -> list[Page]:
+    """The table of each id."""
+    made = []
     for env_id, rows in by_id(found).items():
         methods = list(dict.fromkeys(row.method for row in rows))
         header = ["shift", *(f"{name}: {what}" for name in methods for what in ("loss %", "score")), "bound's own %"]
         lines = []
         for shift in dict.fromkeys(row.shift for row in rows):
             each = {row.method: row for row in rows if row.shift == shift}
-            cells = [cell for name in methods for cell in _cells(each[name])]
-            lines.append([shift, *cells, table.number(100 * each[methods[0]].certified_gap, 3)])
-        pages.append((f"{env_id.removeprefix('SemCom/')} {rows[0].preset}", header, lines, rows))
-    return pages
+            cells = [cell for name in methods for cell in (_cells(each[name]) if name in each else ["-", "-"])]
+            own = next(iter(each.values())).certified_gap
+            lines.append([shift, *cells, table.number(100 * own, 3)])
+        made.append(Page(f"{env_id.removeprefix('SemCom/')} {rows[0].preset}", header, lines, _notes(rows)))
+    return made
 
 
 def _cells(row: Row) -> list[str]:
