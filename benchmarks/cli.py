@@ -18,6 +18,7 @@ from semcom_gym.benchmarks import (
     commands_bench,
     commands_codes,
     commands_env,
+    commands_generalise,
     commands_render,
     commands_report,
     commands_rounds,
@@ -56,6 +57,7 @@ def parser() -> argparse.ArgumentParser:
     commands_env.add_to(subparsers)
     commands_tune.add_to(subparsers)
     commands_bench.add_to(subparsers)
+    commands_generalise.add_to(subparsers)
     commands_speed.add_to(subparsers)
     commands_ship.add_to(subparsers)
     commands_transceivers.add_to(subparsers)

@@ -5,11 +5,15 @@ from __future__ import annotations
 import argparse
 import ast
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from semcom_gym.benchmarks import machines, store
+from semcom_gym import envs
+from semcom_gym.benchmarks import machines, protocol, store
+from semcom_gym.envs import validate
+
+ALL = "all"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +37,19 @@ def add(commands: Any, name: str, prepare: Callable[[argparse.Namespace], Job], 
     parser.add_argument("--json", action="store_true", help="print the result as JSON on stdout")
     parser.set_defaults(prepare=prepare)
     return parser
+
+
+def ids_of(asked: list[str], fading: Sequence[str] | None = None) -> list[str]:
+    """The ids that are asked for, each once: all of one decision where nothing or ``all`` is said.
+
+    fading: those of several decisions that belong to all; None where they cannot be asked for.
+    """
+    asked = list(dict.fromkeys(asked)) or [ALL]
+    for name in asked:
+        if fading is None:
+            protocol.check_one_decision(name)
+        validate.choice("environment id", name, (ALL, *envs.IDS, *(envs.FADING_IDS if fading is not None else ())))
+    return [*envs.IDS, *(fading or ())] if ALL in asked else asked
 
 
 def instances(parser: Any, n: int) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 
 from semcom_gym import baselines, envs
 from semcom_gym.benchmarks import protocol, store, summary, table
-from semcom_gym.benchmarks.commands import Job, add, cells, instances, open_cells, parse_overrides
+from semcom_gym.benchmarks.commands import Job, add, cells, ids_of, instances, open_cells, parse_overrides
 from semcom_gym.benchmarks.errors import UserError, user_input
 from semcom_gym.envs import validate
 
 FIGURES = ("crra", "sfma", "ascc", "training")
-ALL = "all"
 
 
 def add_to(commands: Any) -> None:
@@ -23,7 +22,9 @@ def add_to(commands: Any) -> None:
     bench = add(
         commands, "benchmark", _benchmark, "score methods and agents against the certified optimum",
         "  semcom-gym benchmark --env SemCom/CRRA-v0 --preset default hard --method fra fast crra -n 100\n"
-        "  semcom-gym benchmark all   every id with its own preset, its published algorithm and its agents\n\n"
+        "  semcom-gym benchmark all   every id with its own preset, its published algorithm and its agents; of the\n"
+        "                             Fading ids those with shipped agents\n"
+        "  semcom-gym benchmark SemCom/CRRAFading-v0 --episodes 100\n\n"
         "Finished work is kept in the folder of --cells: after Ctrl-C, the same command goes on where it stopped.",
     )  # fmt: skip
     bench.add_argument("ids", nargs="*", metavar="ID", help="environments, or all; the same as --env")
@@ -38,6 +39,9 @@ def add_to(commands: Any) -> None:
         "(default: those shipped for the preset)",
     )  # fmt: skip
     instances(bench, 100)
+    bench.add_argument(
+        "--episodes", type=int, default=20, help="how many of a Fading id, in place of -n (default: %(default)s)"
+    )
     bench.add_argument("--device", default="cpu", help="where agents run: cpu, cuda (default: %(default)s)")
     bench.add_argument(
         "--refine", type=int, default=0, metavar="STEPS",
@@ -46,6 +50,11 @@ def add_to(commands: Any) -> None:
     bench.add_argument(
         "--search", type=int, default=0, metavar="ROUNDS",
         help="also score agents after rounds of random moves, where their actions are continuous",
+    )  # fmt: skip
+    bench.add_argument(
+        "--single", type=int, default=20, metavar="N",
+        help="instances that everyone decides one at a time as well, for the time of that; 0 for none "
+        "(default: %(default)s)",
     )  # fmt: skip
     bench.add_argument("--prove", action="store_true", help="prove and write the bounds that ship with the package")
     bench.add_argument("--out", default="results/benchmark", help="folder of results (default: %(default)s)")
@@ -97,9 +106,12 @@ def add_to(commands: Any) -> None:
 
 def _benchmark(args: argparse.Namespace) -> Job:
     changes = parse_overrides(args.overrides)
+    asked = [*args.ids, *args.env]
+    ids = ids_of(asked, None if args.prove else _with_agents())
     tasks = [
         protocol.task(env_id, preset, n=args.instances, split=args.split, **changes)
-        for env_id in _ids(args)
+        for env_id in ids
+        if env_id not in envs.FADING_IDS
         for preset in args.preset or [None]
     ]
     baselines.solution.require("tqdm", "benchmark")
@@ -115,18 +127,32 @@ def _benchmark(args: argparse.Namespace) -> Job:
             raise ValueError(f"nothing to score on {task.label}: name a --method or an --agent")
     if args.chunk is not None:
         validate.integer("--chunk", args.chunk)
+    validate.integer("--single", args.single, low=0)
+    fading = _fading([env_id for env_id in ids if env_id in envs.FADING_IDS], changes, args)
     out = store.make_folder(args.out)
     kept = open_cells(args)
-    return Job(lambda: _run_benchmark(entries, kept, out, args), _show_boards, kept.kept)
+    return Job(lambda: _run_benchmark(entries, fading, kept, out, args), _show_boards, kept.kept)
 
 
-def _ids(args: argparse.Namespace) -> list[str]:
-    """The environments asked for: all where nothing or ``all`` is said, each once."""
-    asked = list(dict.fromkeys([*args.ids, *args.env])) or [ALL]
-    for name in asked:
-        protocol.check_one_decision(name)
-        validate.choice("environment id", name, (ALL, *envs.IDS))
-    return list(envs.IDS) if ALL in asked else asked
+def _with_agents() -> list[str]:
+    """The Fading ids that belong to all."""
+    from semcom_gym.benchmarks import fading_board
+
+    return fading_board.shipped_ids()
+
+
+def _fading(ids: list[str], changes: dict[str, Any], args: argparse.Namespace) -> list[Any]:
+    """Tasks and competitors of the Fading ids."""
+    from semcom_gym.benchmarks import fading_board
+
+    validate.integer("--episodes", args.episodes)
+    found = []
+    for env_id in ids:
+        for preset in args.preset or [None]:
+            task = fading_board.task(env_id, preset, n=args.episodes, split=args.split, **changes)
+            specs = _specs(task, args)
+            found.append((task, fading_board.rivals(task, args.method, specs, args.device)))
+    return found
 
 
 def _solvers(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
@@ -155,28 +181,38 @@ def _agents(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
     """The agents asked for; without a choice, those that ship for the preset."""
     from semcom_gym.benchmarks import competitors
 
-    if args.agent == []:
-        return []
-    specs = args.agent
-    if specs is None:
-        try:
-            specs = competitors.shipped(task.env_id, task.preset)
-        except ModuleNotFoundError as error:
-            print(f"left out on {task.label}: {error}", file=sys.stderr)
-            return []
     after = [(0, 0)]
     if not task.stepwise:
         after += [(args.refine, 0)] if args.refine else []
         after += [(0, args.search)] if args.search else []
-    return [competitors.agent(task, spec, args.device, *more) for spec in specs for more in after]
+    return [competitors.agent(task, spec, args.device, *more) for spec in _specs(task, args) for more in after]
 
 
-def _run_benchmark(entries: list[Any], kept: store.Store, out: Path, args: argparse.Namespace) -> dict[str, Any]:
-    from semcom_gym.benchmarks import leaderboard, pictures, speed
+def _specs(task: Any, args: argparse.Namespace) -> list[str]:
+    """The agents asked for; without a choice, those that ship for the preset."""
+    from semcom_gym.benchmarks import competitors
 
-    kept.cells([work for entry in entries for work in leaderboard.needed(*entry, args.chunk)], "benchmark")
-    boards = [leaderboard.leaderboard(task, competitors, kept, args.chunk) for task, competitors in entries]
+    if args.agent is not None:
+        return list(args.agent)
+    try:
+        return competitors.shipped(task)
+    except ModuleNotFoundError as error:
+        print(f"left out on {task.label}: {error}", file=sys.stderr)
+        return []
+
+
+def _run_benchmark(
+    entries: list[Any], fading: list[Any], kept: store.Store, out: Path, args: argparse.Namespace
+) -> dict[str, Any]:
+    from semcom_gym.benchmarks import fading_board, leaderboard, pictures, speed
+
+    how = {"chunk": args.chunk, "single": args.single}
+    work = [each for entry in entries for each in leaderboard.needed(*entry, **how)]
+    work += [each for entry in fading for each in fading_board.needed(*entry, args.single)]
+    kept.cells(work, "benchmark")
+    boards = [leaderboard.leaderboard(task, competitors, kept, **how) for task, competitors in entries]
     lines = summary.summary(boards) if len(boards) > 1 else []
+    boards += [fading_board.board(*entry, kept, args.single) for entry in fading]
     pages = [*map(table.markdown, boards), *([summary.markdown(lines)] if lines else [])]
     made = {"command": args.line, "machine": speed.machine(None)}
     files = [out / "leaderboard.md", out / "leaderboard.csv", out / "leaderboard.json", out / "losses.csv"]
@@ -188,6 +224,7 @@ def _run_benchmark(entries: list[Any], kept: store.Store, out: Path, args: argpa
         name = board.task.replace(" ", "_").replace("/", "-")
         files.append(pictures.scores(board, out / f"{name}_scores.png"))
         files.append(pictures.loss_against_time(board, out / f"{name}_loss_time.png"))
+        files.append(pictures.profile(board, out / f"{name}_profile.png"))
     return {"leaderboards": boards, "summary": lines, "files": [str(file) for file in files]}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from semcom_gym import baselines, envs
 from semcom_gym.baselines import fading
-from semcom_gym.benchmarks import competitors, protocol, scenes
+from semcom_gym.benchmarks import competitors, fading_board, protocol, scenes
 from semcom_gym.benchmarks.commands import Job, add, overrides, parse_overrides
 from semcom_gym.envs import render, validate
 
@@ -47,23 +47,23 @@ def _render(args: argparse.Namespace) -> Job:
     preset = envs.default_preset(args.env) if args.preset is None else args.preset
     validate.integer("--instance", args.instance, low=0)
     moving = args.env in envs.FADING_IDS
-    out = Path(
-        args.out or f"results/render/{args.env.split('/')[-1]}_{preset}_{args.instance}.{'gif' if moving else 'png'}"
-    )
-    validate.choice("ending of --out", out.suffix, {".gif"} if moving else {".png"})
-    protocol.check_made(args.env, preset, **changes)
-    env = protocol.make_vector(args.env, 1, preset=preset, dtype="float64", **changes).unwrapped
-    methods = _methods(env.problem.name, args.method)
-    specs = competitors.shipped(args.env, preset) if args.agent is None else args.agent
-    models = {f"{Path(spec).name} (agent)": competitors.model(args.env, preset, env, spec) for spec in specs}
+    ending = ".gif" if moving else ".png"
+    out = Path(args.out or f"results/render/{args.env.split('/')[-1]}_{preset}_{args.instance}{ending}")
+    validate.choice("ending of --out", out.suffix, (ending,))
+    make = fading_board.task if moving else protocol.task
+    task: Any = make(args.env, preset, n=args.instance + 1, split=args.split, **changes)
+    methods = _methods(task.problem.name, args.method)
+    specs = competitors.shipped(task) if args.agent is None else args.agent
+    models = {
+        f"{name} (agent)": found[0][0] for name, found in (competitors.models(task, spec, "cpu") for spec in specs)
+    }
     if not 1 <= len(methods) + len(models) <= render.COLUMNS:
         raise ValueError(f"name 1 to {render.COLUMNS} solvers and agents, got {len(methods) + len(models)}")
-    if moving:
-        episode = env.episodes(args.split, args.instance + 1)[args.instance :]
-        policies = {f"{name} ({args.sees})": fading.SolverPolicy(name, sees=args.sees) for name in methods}
-        return Job(lambda: _write(scenes.film(env, episode, policies, models), out), _show)
-    task = protocol.task(args.env, preset, n=args.instance + 1, split=args.split, **changes).parts(1)[-1]
-    return Job(lambda: _write([scenes.picture(task, methods, models)], out), _show)
+    if not moving:
+        return Job(lambda: _write([scenes.picture(task.parts(1)[-1], methods, models)], out), _show)
+    policies = {f"{name} ({args.sees})": fading.SolverPolicy(name, sees=args.sees) for name in methods}
+    episode = task.episode[args.instance :]
+    return Job(lambda: _write(scenes.film(task.env.alike(1), episode, policies, models), out), _show)
 
 
 def _methods(problem: str, named: list[str] | None) -> list[str]:

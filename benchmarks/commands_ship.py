@@ -45,7 +45,7 @@ def _run_ship(task: protocol.Task, competitor: Any, chosen: str, cells: store.St
     from semcom_gym import agents
     from semcom_gym.benchmarks.leaderboard import leaderboard
 
-    row = leaderboard(task, [competitor], cells).rows[0]
+    row = leaderboard(task, [competitor], cells, single=0).rows[0]
     scores = {"mean_score": row.mean_score.value, "loss": row.loss, "feasible": row.feasible, "n": len(task.instance)}
     file = agents.ship(chosen, {"test": scores})
     return {"run": chosen, "file": str(file), "test": scores}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -18,10 +19,17 @@ from semcom_gym.envs.arrays import Array
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """One thing to run on a task: a solver, or one training seed of an agent. ``key`` says what decides its result."""
+    """One thing to run on a task: a solver, or one training seed of an agent. ``key`` says what decides its result.
+
+    decide: the task's decisions; on the episodes of a Fading id, the policy that plays them.
+    training_s, training_decisions: seconds that an agent was trained for, and decisions that it took or asked for
+    meanwhile; NaN of a solver.
+    """
 
     key: dict[str, Any]
-    decide: Callable[[protocol.Task], protocol.Decisions]
+    decide: Callable[[Any], Any]
+    training_s: float = math.nan
+    training_decisions: float = math.nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,21 +53,11 @@ def solver(problem: str, method: str, **options: Any) -> Competitor:
     return Competitor(method, "solver", (Run(key, lambda task: protocol.decide_by_method(task, method, **options)),))
 
 
-def shipped(env_id: str, preset: str) -> list[str]:
-    """The algorithms of the agents that ship for an id and preset."""
+def shipped(task: Any) -> list[str]:
+    """The algorithms of the agents that ship for a task's id and preset."""
     from semcom_gym import agents
 
-    return [card["algo"] for card in agents.shipped() if (card["env_id"], card["preset"]) == (env_id, preset)]
-
-
-def model(env_id: str, preset: str, env: Any, spec: str, device: str = "cpu") -> Any:
-    """A model by ``spec``: ``apg`` (the one that ships) or the ``FOLDER`` of a training run, for the sizes of ``env``.
-
-    Raises ValueError for an unknown name, a missing or corrupt file or an agent of another environment.
-    """
-    if Path(spec).exists():
-        return _trained_model(env_id, env, Path(spec), device)[0]
-    return _shipped_model(env_id, preset, env, spec, device)[0]
+    return [card["algo"] for card in agents.shipped() if (card["env_id"], card["preset"]) == (task.env_id, task.preset)]
 
 
 def agent(
@@ -73,25 +71,31 @@ def agent(
     Raises ValueError for an unknown name, a missing or corrupt file or an agent of another environment, and for
     refinement of decisions that are made of choices.
     """
-    name, equals, folders = spec.rpartition("=")
     validate.integer("refine steps", refine_steps, low=0)
     validate.integer("search rounds", search_rounds, low=0)
     if (refine_steps or search_rounds) and task.stepwise:
         raise ValueError(f"no refinement on {task.env_id}: its decisions are choices")
-    if not equals and not Path(spec).exists():
-        models = [_shipped_model(task.env_id, task.preset, task.make(1), spec, device)]
-        name = spec
-    else:
-        paths = [Path(folder) for folder in folders.split(",")]
-        models = [_trained_model(task.env_id, task.make(1), path, device) for path in paths]
-        name = name or paths[0].name
+    name, found = models(task, spec, device)
     name += f" + {refine_steps} steps" if refine_steps else ""
     name += f" + {search_rounds} rounds" if search_rounds else ""
     after = {"refine_steps": refine_steps} | ({"search_rounds": search_rounds} if search_rounds else {})
-    return Competitor(name, "agent", tuple(_run(model, weights, device, after) for model, weights in models))
+    return Competitor(name, "agent", tuple(_run(*model, device, after) for model in found))
 
 
-def _run(model: Any, weights: str, device: str, after: dict[str, int]) -> Run:
+def models(task: Any, spec: str, device: str) -> tuple[str, list[tuple[Any, str, dict[str, Any]]]]:
+    """The name of an agent, and of each of its training seeds the model, the hash of its file and its record.
+
+    task: a :class:`protocol.Task`, or anything else with its ``env_id``, ``preset``, ``params`` and ``make``.
+    """
+    name, equals, folders = spec.rpartition("=")
+    if not equals and not Path(spec).exists():
+        return spec, [_shipped_model(task, spec, device)]
+    paths = [Path(folder) for folder in folders.split(",")]
+    return name or paths[0].name, [_trained_model(task, path, device) for path in paths]
+
+
+def _run(model: Any, weights: str, record: dict[str, Any], device: str, after: dict[str, int]) -> Run:
+    """record: the card of a shipped agent, or the run.json of a trained one."""
     from semcom_gym import agents
 
     def act(env: Any, observation: Array) -> Array:
@@ -111,31 +115,52 @@ def _run(model: Any, weights: str, device: str, after: dict[str, int]) -> Run:
 
     key = {"agent": weights, "device": device, **after}
     key["code"] = store.code_version("envs", "agents")
-    return Run(key, decide)
+    return Run(key, decide, float(record["seconds"]), float(record["timesteps"]))
 
 
-def _shipped_model(env_id: str, preset: str, env: Any, algo: str, device: str) -> tuple[Any, str]:
+def _shipped_model(task: Any, algo: str, device: str) -> tuple[Any, str, dict[str, Any]]:
     from semcom_gym import agents
 
-    model = agents.load(env_id, algo, preset, num_users=env.unwrapped.params.num_users, device=device)
+    model = agents.load(task.env_id, algo, task.preset, num_users=task.params.num_users, device=device)
     cards = {(card["env_id"], card["preset"], card["algo"]): card for card in agents.shipped()}
-    return model, cards[env_id, preset, algo]["sha256"]
+    card = cards[task.env_id, task.preset, algo]
+    return model, card["sha256"], card
 
 
-def _trained_model(env_id: str, env: Any, folder: Path, device: str) -> tuple[Any, str]:
-    """The best model of a training run, for the number of users of ``env``."""
+def trained_for(spec: str) -> str:
+    """The id that an agent by ``FOLDER`` or ``NAME=FOLDER,FOLDER`` was trained for.
+
+    Raises ValueError where its folders hold no training runs, or of several ids.
+    """
+    folders = spec.rpartition("=")[2].split(",")
+    ids = dict.fromkeys(str(_record(Path(folder))["env_id"]) for folder in folders)
+    if len(ids) > 1:
+        raise ValueError(f"the training runs of {spec!r} are of several environments: {', '.join(ids)}")
+    return next(iter(ids))
+
+
+def _record(folder: Path) -> dict[str, Any]:
+    """The run.json of a training run."""
+    try:
+        record = dict(json.loads((folder / "run.json").read_text(encoding="utf-8")))
+        record["env_id"] = record["env_id"].removeprefix("semcom_gym:")
+        _ = record["algo"], float(record["seconds"]), float(record["timesteps"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        raise ValueError(f"{str(folder)!r} holds no training run: run.json is missing or corrupt") from None
+    return record
+
+
+def _trained_model(task: Any, folder: Path, device: str) -> tuple[Any, str, dict[str, Any]]:
+    """The best model of a training run, for the task's number of users."""
     from semcom_gym import agents
 
-    file = folder / "model.zip"
-    try:
-        record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        trained_on, algo = record["env_id"].removeprefix("semcom_gym:"), record["algo"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(f"{str(folder)!r} holds no training run: run.json is missing or corrupt") from None
-    if trained_on != env_id:
-        raise ValueError(f"the agent in {str(folder)!r} is for {trained_on}, not for {env_id}")
+    file, record = folder / "model.zip", _record(folder)
+    env_id, algo = record["env_id"], record["algo"]
+    if env_id != task.env_id:
+        raise ValueError(f"the agent in {str(folder)!r} is for {env_id}, not for {task.env_id}")
     if not zipfile.is_zipfile(file):
         raise ValueError(f"agent file {str(file)!r} is missing or corrupt")
+    env = task.make(1)
     spaces = {"observation_space": env.single_observation_space, "action_space": env.single_action_space}
     model = agents.ALGORITHMS[algo][0].load(file, device=device, custom_objects=spaces)
-    return model, hashlib.sha256(file.read_bytes()).hexdigest()
+    return model, hashlib.sha256(file.read_bytes()).hexdigest(), record

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from semcom_gym import baselines
-from semcom_gym.benchmarks import protocol, stats, store
-from semcom_gym.benchmarks.certificates import certificate, lacking
+from semcom_gym.benchmarks import protocol, singles, stats, store
+from semcom_gym.benchmarks.certificates import Certificate, certificate, lacking
 from semcom_gym.benchmarks.competitors import Competitor, Run, solver
 from semcom_gym.envs.arrays import Array
 
@@ -19,6 +21,9 @@ from semcom_gym.envs.arrays import Array
 @dataclasses.dataclass(frozen=True)
 class Row:
     """A competitor's result. loss and feasible are shares; seconds per decision; n scores: instances times seeds.
+
+    single: seconds of a decision where there is one instance in a call, the median. training_s, training_decisions:
+    means over training seeds. NaN where they were not measured, and of solvers, which are not trained.
 
     behind_first: paired difference of mean score to the first row. losses (seeds, instances): of every decision,
     infinite where it is infeasible, NaN on instances that do not count; None where a file does not hold them.
@@ -34,6 +39,17 @@ class Row:
     n: int
     behind_first: stats.Estimate
     losses: Array | None = dataclasses.field(default=None, compare=False, repr=False)
+    single: float = math.nan
+    training_s: float = math.nan
+    training_decisions: float = math.nan
+
+    @property
+    def counted(self) -> Array:
+        """The losses of the decisions that count, all seeds together, least first. Raises ValueError without losses."""
+        if self.losses is None:
+            raise ValueError(f"the losses of {self.method} are not known")
+        flat = np.asarray(self.losses, float).reshape(-1)
+        return np.sort(flat[~np.isnan(flat)])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +57,8 @@ class Leaderboard:
     """The rows of one task, best first, and what the scores stand on.
 
     jobs: the most computations that ran at once while a decision time was measured. chunk: instances that solvers
-    decided in a call, 0 for all.
+    decided in a call, 0 for all. singles: instances that were decided one at a time to measure ``single``. rule: how
+    scores are made, in words, where it is another way than that of one decision.
     """
 
     task: str
@@ -56,12 +73,21 @@ class Leaderboard:
     rows: tuple[Row, ...]
     jobs: int = 1
     chunk: int = 0
+    singles: int = 0
+    rule: str = ""
 
 
-def needed(task: protocol.Task, competitors: list[Competitor], chunk: int | None = None) -> list[store.Work]:
-    """Everything that :func:`leaderboard` computes: decisions of the anchor and of every run, and proofs."""
-    runs = [run for competitor in (_anchor(task), *competitors) for run in _runs(task, competitor, chunk)]
-    return [*(work for run in runs for work in run), *lacking(task)]
+def needed(
+    task: protocol.Task, competitors: list[Competitor], chunk: int | None = None, single: int = singles.INSTANCES
+) -> list[store.Work]:
+    """Everything that :func:`leaderboard` computes: decisions of the anchor and of every run, times, and proofs."""
+    times = [work for each in competitors for work in singles.works(task, each, single)] if single else []
+    return [*works(task, [_anchor(task), *competitors], chunk), *times, *lacking(task)]
+
+
+def works(task: protocol.Task, competitors: list[Competitor], chunk: int | None = None) -> list[store.Work]:
+    """What :func:`decide` computes: the decisions of every run."""
+    return [work for each in competitors for run in _runs(task, each, chunk) for work in run]
 
 
 def decide(
@@ -110,18 +136,24 @@ def _warm_up(run: Run, task: protocol.Task) -> None:
 
 
 def leaderboard(
-    task: protocol.Task, competitors: list[Competitor], cells: store.Store, chunk: int | None = None
+    task: protocol.Task,
+    competitors: list[Competitor],
+    cells: store.Store,
+    chunk: int | None = None,
+    single: int = singles.INSTANCES,
 ) -> Leaderboard:
     """Run, score and rank competitors on a task. Raises protocol.BoundBrokenError.
 
-    chunk: instances that a solver decides in one call, a cell each; all if None.
+    chunk: instances that a solver decides in one call, a cell each; all if None. single: instances at most that
+    everyone decides one at a time, for the time of that; 0 for no such time.
     """
     name = baselines.anchor(task.problem.name)
     [anchor], *decisions = decide(task, [_anchor(task), *competitors], cells, chunk)
     proven = certificate(task, cells)
     maximise = task.problem.maximise
     scores = [protocol.score(found, anchor, proven.bound, maximise=maximise) for found in decisions]
-    ranked = sorted(zip(competitors, scores, strict=True), key=lambda pair: -_rank(pair[1]))
+    times = [_times(task, competitor, cells, single) for competitor in competitors]
+    ranked = sorted(zip(competitors, scores, times, strict=True), key=lambda entry: -rank(entry[1]))
     first = ranked[0][1].score
     kept = scores[0].kept
     return Leaderboard(
@@ -132,32 +164,77 @@ def leaderboard(
         n=len(kept),
         left_out=float(1.0 - kept.mean()),
         anchor=name,
-        certified_gap=float(np.nanmean(proven.gap)) if np.isfinite(proven.gap).any() else float("nan"),
+        certified_gap=mean_gap(proven),
         code=store.code_version("envs", "baselines"),
-        rows=tuple(_row(competitor, found, first) for competitor, found in ranked),
-        jobs=max(found.jobs for found in scores),
+        rows=tuple(
+            row(competitor, found, singles.median(timed) if timed else math.nan, first)
+            for competitor, found, timed in ranked
+        ),
+        jobs=max([found.jobs for found in scores] + [cell.get("jobs", 1) for timed in times for cell in timed]),
         chunk=chunk or 0,
+        singles=min(single, len(kept)),
     )
 
 
-def _rank(scores: protocol.Scores) -> float:
+def _times(task: protocol.Task, competitor: Competitor, cells: store.Store, single: int) -> list[dict[str, Any]]:
+    return cells.cells(singles.works(task, competitor, single), f"{task.label}, one at a time") if single else []
+
+
+def mean_loss(scores: protocol.Scores) -> float:
+    """Mean loss of the feasible decisions; NaN where there is none."""
+    loss = scores.loss[np.isfinite(scores.loss)]
+    return float(loss.mean()) if loss.size else math.nan
+
+
+def mean_gap(proven: Certificate) -> float:
+    """Mean distance between a bound and the best decision known; NaN where nothing is feasible."""
+    return float(np.nanmean(proven.gap)) if np.isfinite(proven.gap).any() else math.nan
+
+
+def rank(scores: protocol.Scores) -> float:
+    """What rows are ordered by."""
     return float(stats.iqm(scores.score.reshape(-1))) if scores.score.size else -np.inf
 
 
-def _row(competitor: Competitor, scores: protocol.Scores, first: Any) -> Row:
-    loss = scores.loss[np.isfinite(scores.loss)]
+def row(competitor: Competitor, scores: protocol.Scores, single: float, first: Array) -> Row:
+    """A competitor's row. single: see :class:`Row`. first: scores of the row that leads."""
     return Row(
         method=competitor.name,
         kind=competitor.kind,
         score=stats.estimate(scores.score),
         mean_score=stats.estimate(scores.score, stats.mean),
-        loss=float(loss.mean()) if loss.size else float("nan"),
+        loss=mean_loss(scores),
         feasible=scores.feasible,
         seconds=scores.seconds,
         n=scores.score.size,
         behind_first=stats.difference(scores.score, first),
         losses=_losses(scores),
+        single=single,
+        training_s=_mean([run.training_s for run in competitor.runs]),
+        training_decisions=_mean([run.training_decisions for run in competitor.runs]),
     )
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if np.isfinite(values).all() else math.nan
+
+
+LEAST_LOSS = 1e-6
+"""Where a performance profile begins at least: what loses less is optimal for all purposes."""
+
+
+def profiles(rows: Sequence[Row]) -> tuple[Array, list[Array]]:
+    """Performance profiles of rows with losses: losses (120,), log-spaced, and per row the share of its decisions that
+    lose at most so much, (120,). An infeasible decision loses more than any of them.
+    """
+    counted = [row.counted for row in rows]
+    finite = np.concat([losses[np.isfinite(losses)] for losses in counted]) if counted else np.empty(0)
+    high = max(float(finite.max(initial=0.01)), 0.01)
+    medians = [float(np.median(losses)) for losses in counted if losses.size]
+    low = max(LEAST_LOSS, min(medians, default=high) / 30.0)
+    low = 10.0 ** math.floor(math.log10(min(low, high / 10.0)))
+    x = np.geomspace(low, high, 120)
+    return x, [np.searchsorted(losses, x, side="right") / max(len(losses), 1) for losses in counted]
 
 
 def _losses(scores: protocol.Scores) -> Array:

@@ -10,7 +10,8 @@ from typing import Any
 
 from semcom_gym.baselines.solution import require
 from semcom_gym.benchmarks import store
-from semcom_gym.benchmarks.leaderboard import Leaderboard, Row
+from semcom_gym.benchmarks.leaderboard import Leaderboard, Row, profiles
+from semcom_gym.benchmarks.table import instances
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#999999", "#F0E442")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
@@ -70,19 +71,26 @@ def scores(board: Leaderboard, path: Path) -> Path:
     axes.set_ylim(-0.6, len(rows) - 0.2)
     axes.set_xlim(FLOOR, 1.1)
     axes.set_xlabel(f"score: interquartile mean, 95 % interval (0 = {board.anchor}, 1 = certified optimum)")
-    axes.set_title(f"{board.task}: {board.n} {board.split} instances", fontsize=10)
+    axes.set_title(f"{board.task}: {board.n} {board.split} {instances(board)}", fontsize=10)
     _legend(axes, rows, "lower center")
     return save(figure, path)
 
 
 def loss_against_time(board: Leaderboard, path: Path) -> Path:
-    """Scatter: mean loss to the bound against decision time, both on log axes. A loss of 0 is drawn at 1e-4 %."""
+    """Scatter: mean loss to the bound against decision time, both on log axes. A loss of 0 is drawn at 1e-4 %.
+
+    Filled where all instances are decided in a batch, open where they come one at a time.
+    """
     figure, axes = new(7.0, 4.5)
     rows = [row for row in board.rows if math.isfinite(row.loss)]
     for row in rows:
         colour, marker = KINDS[row.kind]
         x, y = 1e3 * max(row.seconds, 1e-7), max(100 * row.loss, 1e-4)
         axes.plot([x], [y], marker=marker, color=colour, markersize=8, linestyle="none")
+        if math.isfinite(row.single):
+            alone = 1e3 * row.single
+            axes.plot([x, alone], [y, y], color=colour, linewidth=0.8, alpha=0.5, zorder=1)
+            axes.plot([alone], [y], marker=marker, color=colour, markersize=8, markerfacecolor="white")
         axes.annotate(row.method, (x, y), (6, 5), textcoords="offset points", fontsize=8)
     axes.set_xscale("log")
     axes.set_yscale("log")
@@ -90,10 +98,27 @@ def loss_against_time(board: Leaderboard, path: Path) -> Path:
         label = "best known decision to bound"
         axes.axhline(100 * board.certified_gap, color="black", linewidth=1.0, linestyle="--", label=label)
     axes.margins(x=0.15, y=0.1)
-    axes.set_xlabel("decision time [ms per instance]")
+    axes.set_xlabel("decision time [ms per instance]: filled in a batch, open one at a time")
     axes.set_ylabel("mean loss to the certified bound [%]")
-    axes.set_title(f"{board.task}: {board.n} {board.split} instances", fontsize=10)
+    axes.set_title(f"{board.task}: {board.n} {board.split} {instances(board)}", fontsize=10)
     _legend(axes, rows, "best")
+    return save(figure, path)
+
+
+def profile(board: Leaderboard, path: Path) -> Path:
+    """Performance profile: the share of the decisions, over instances and seeds, that lose at most x to the bound."""
+    figure, axes = new(7.0, 4.5)
+    rows = [row for row in board.rows if row.losses is not None]
+    x, shares = profiles(rows)
+    for place, (row, share) in enumerate(zip(rows, shares, strict=True)):
+        dash = "-" if row.kind == "agent" else "--"
+        axes.plot(100 * x, 100 * share, dash, color=COLOURS[place % len(COLOURS)], linewidth=1.5, label=row.method)
+    axes.set_xscale("log")
+    axes.set_ylim(0, 102)
+    axes.set_xlabel("loss to the certified bound [%]; solid lines are agents")
+    axes.set_ylabel("share of decisions that lose at most so much [%]")
+    axes.set_title(f"{board.task}: {board.n} {board.split} {instances(board)}", fontsize=10)
+    axes.legend(fontsize=7, frameon=False, loc="upper left", ncols=2)
     return save(figure, path)
 
 

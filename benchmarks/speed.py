@@ -190,7 +190,7 @@ def agent_items(env_id: str, device: str = "cpu") -> list[Item]:
     task = protocol.task(env_id, n=SOLVER_BATCH)
     observation = task.problem.observe(task.params, task.instance)
     rows = []
-    for algo in competitors.shipped(task.env_id, task.preset):
+    for algo in competitors.shipped(task):
         model = agents.load(env_id, algo, task.preset, device=device)
 
         def work(model: Any = model) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -22,8 +23,8 @@ PUBLISHED = {
 """Id -> the published algorithm of its problem."""
 
 HEADER = (
-    "task", "published", "loss %", "feasible %", "ms/decision", "agent", "loss %", "feasible %", "ms/decision",
-    "times faster",
+    "task", "published", "loss %", "feasible %", "ms/decision", "ms single", "agent", "loss %", "feasible %",
+    "ms/decision", "ms single", "training s", "times faster", "single",
 )  # fmt: skip
 TITLE = "The published algorithm and the best agent of each task"
 
@@ -32,13 +33,15 @@ TITLE = "The published algorithm and the best agent of each task"
 class Line:
     """A task: the row of its published algorithm and of its best agent, None where it was not run.
 
-    faster: the agent's decisions in the time of one of the published algorithm; NaN where one of them is missing.
+    faster, faster_single: the agent's decisions in the time of one of the published algorithm, in batches and one at
+    a time; NaN where one of them is missing.
     """
 
     task: str
     published: Row | None
     agent: Row | None
     faster: float
+    faster_single: float
 
 
 def summary(boards: Sequence[Leaderboard]) -> list[Line]:
@@ -48,7 +51,7 @@ def summary(boards: Sequence[Leaderboard]) -> list[Line]:
 
 def text(lines: Sequence[Line]) -> str:
     """As aligned plain text, for a terminal."""
-    return f"{TITLE}\n\n{table.aligned(HEADER, list(map(_cells, lines)), left=(0, 1, 5))}"
+    return f"{TITLE}\n\n{table.aligned(HEADER, list(map(_cells, lines)), left=(0, 1, 6))}"
 
 
 def markdown(lines: Sequence[Line]) -> str:
@@ -60,8 +63,10 @@ def _line(board: Leaderboard) -> Line:
     method = PUBLISHED[board.env]
     published = _first(row for row in board.rows if row.kind == "solver" and row.method == method)
     agent = _first(row for row in board.rows if row.kind == "agent")
-    known = published is not None and agent is not None
-    return Line(board.task, published, agent, published.seconds / agent.seconds if known else float("nan"))
+    if published is None or agent is None:
+        return Line(board.task, published, agent, math.nan, math.nan)
+    ratios = (published.seconds / agent.seconds, published.single / agent.single)
+    return Line(board.task, published, agent, *ratios)
 
 
 def _first(rows: Iterable[Row]) -> Row | None:
@@ -70,15 +75,18 @@ def _first(rows: Iterable[Row]) -> Row | None:
 
 
 def _cells(line: Line) -> list[str]:
-    return [line.task, *_row(line.published), *_row(line.agent), table.number(line.faster, 1)]
+    training = table.number(line.agent.training_s if line.agent else math.nan, 0)
+    faster = (table.number(ratio, 1) for ratio in (line.faster, line.faster_single))
+    return [line.task, *_row(line.published), *_row(line.agent), training, *faster]
 
 
 def _row(row: Row | None) -> list[str]:
     if row is None:
-        return ["-"] * 4
+        return ["-"] * 5
     return [
         row.method,
         table.number(100 * row.loss, 3),
         table.number(100 * row.feasible, 1),
-        f"{1e3 * row.seconds:.3g}",
+        table.milliseconds(row.seconds),
+        table.milliseconds(row.single),
     ]

@@ -14,7 +14,10 @@ if TYPE_CHECKING:  # `semcom-gym envs` prints a table without SciPy's statistics
     from semcom_gym.benchmarks.leaderboard import Leaderboard, Row
     from semcom_gym.benchmarks.stats import Estimate
 
-HEADER = ("method", "score (IQM)", "95 % interval", "mean score", "loss %", "feasible %", "ms/decision", "n")
+HEADER = (
+    "method", "score (IQM)", "95 % interval", "mean score", "loss %", "feasible %", "ms/decision", "ms single",
+    "training s", "training decisions", "n",
+)  # fmt: skip
 
 
 def text(board: Leaderboard) -> str:
@@ -36,11 +39,12 @@ def csv_text(boards: Sequence[Leaderboard]) -> str:
             spread = [number for e in estimates for number in (e.value, e.low, e.high)]
             rows.append(
                 [board.env, board.preset, board.task, board.split, row.method, row.kind, *spread, row.loss,
-                 row.feasible, row.seconds, row.n, board.left_out, board.certified_gap]
+                 row.feasible, row.seconds, row.single, row.training_s, row.training_decisions, row.n, board.left_out,
+                 board.certified_gap]
             )  # fmt: skip
     names = [f"{name}{end}" for name in ("score_iqm", "score_mean", "behind_first") for end in ("", "_low", "_high")]
-    header = ["env", "preset", "task", "split", "method", "kind", *names, "loss", "feasible", "seconds", "n",
-              "left_out", "certified_gap"]  # fmt: skip
+    header = ["env", "preset", "task", "split", "method", "kind", *names, "loss", "feasible", "seconds",
+              "seconds_single", "training_seconds", "training_decisions", "n", "left_out", "certified_gap"]  # fmt: skip
     return csv_table(header, rows)
 
 
@@ -108,6 +112,11 @@ def number(value: float, digits: int) -> str:
     return f"{value:.{digits}f}" if math.isfinite(value) else "-"
 
 
+def milliseconds(seconds: float) -> str:
+    """A time in milliseconds with three significant digits; ``-`` where there is none."""
+    return f"{1e3 * seconds:.3g}" if math.isfinite(seconds) else "-"
+
+
 def _cells(board: Leaderboard) -> list[list[str]]:
     return [_row(row) for row in board.rows]
 
@@ -120,7 +129,10 @@ def _row(row: Row) -> list[str]:
         number(row.mean_score.value, 4),
         number(100 * row.loss, 3),
         number(100 * row.feasible, 1),
-        f"{1e3 * row.seconds:.3g}",
+        milliseconds(row.seconds),
+        milliseconds(row.single),
+        number(row.training_s, 0),
+        f"{row.training_decisions:,.0f}" if math.isfinite(row.training_decisions) else "-",
         str(row.n),
     ]
 
@@ -130,20 +142,29 @@ def _interval(e: Estimate) -> str:
 
 
 def _title(board: Leaderboard) -> str:
-    return f"{board.task}, {board.n} {board.split} instances"
+    return f"{board.task}, {board.n} {board.split} {instances(board)}"
+
+
+def instances(board: Leaderboard) -> str:
+    """What a task has many of: episodes where a rule of its own scores them."""
+    return "episodes" if board.rule else "instances"
 
 
 def _notes(board: Leaderboard) -> str:
-    return (
+    rule = board.rule or (
         f"score: 1 = certified optimum, 0 = `{board.anchor}`, -1 = infeasible. loss: to the bound, feasible decisions. "
-        f"Left out by rule: {100 * board.left_out:.1f} % of the instances. "
-        f"Bound and best decision known are {number(100 * board.certified_gap, 3)} % apart in the mean. "
-        f"{timing(board)}Code {board.code}."
+    )
+    known = f"Bound and best decision known are {number(100 * board.certified_gap, 3)} % apart in the mean. "
+    return (
+        f"{rule}Left out by rule: {100 * board.left_out:.1f} % of the {instances(board)}. "
+        f"{'' if board.rule else known}{timing(board)}Code {board.code}."
     )
 
 
 def timing(board: Leaderboard) -> str:
-    """What decision times mean where they were not measured alone and on the whole batch; else nothing."""
+    """What decision times mean: those of single calls, and those not measured alone and on the whole batch."""
+    alone = "one episode" if board.rule else f"one instance per call, the median of up to {board.singles} calls"
+    single = f"ms single: {alone}. " if board.singles else ""
     beside = f"Times were measured with up to {board.jobs} computations at once: upper limits. "
     batch = f"Solvers decided {board.chunk} instances in a call. "
-    return (beside if board.jobs > 1 else "") + (batch if board.chunk else "")
+    return single + (beside if board.jobs > 1 else "") + (batch if board.chunk else "")

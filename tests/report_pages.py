@@ -82,6 +82,11 @@ RUN = {
     "best": {"timesteps": 20, "seconds": 2.0, "reward": 2.0, "gap": 0.01, "score": 0.5},
     "curve": [{"timesteps": t, "seconds": t / 10, "reward": 1.0, "gap": 0.1 / (t + 1)} for t in (0, 10, 20)],
 }  # fmt: skip
+SHIFTED = {
+    "env": "SemCom/CRRA-v0", "preset": "default", "shift": "5 users", "method": EVIL, "kind": "agent", "loss": 0.125,
+    "score": {"value": 0.5, "low": 0.4, "high": 0.6}, "mean_score": {"value": 0.5, "low": 0.4, "high": 0.6},
+    "feasible": 0.75, "n": 4, "left_out": 0.0, "certified_gap": 0.001,
+}  # fmt: skip
 FIGURE = "line,x [W],y,low,high,instances,infeasible,printed\n" + "\n".join(
     [f'"{EVIL.replace(chr(34), chr(34) * 2)}",1,2,1.5,2.5,30,0,2.2', "bound,1,3,nan,nan,20,0,"]
 )

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from semcom_gym import agents
+from semcom_gym import agents, envs
+from semcom_gym.benchmarks import competitors, protocol, store
+from semcom_gym.benchmarks.leaderboard import leaderboard
 
 torch.set_num_threads(1)
 
@@ -103,3 +105,17 @@ def test_agents_in_the_package_are_what_their_cards_say() -> None:
         assert outcome.feasible.mean() == pytest.approx(promised["feasible"], abs=0.011)
         assert outcome.objective.mean() == pytest.approx(promised["objective"], rel=1e-3)
         assert len(card["sha256"]) == 64
+
+
+def test_scores_on_cards_are_those_of_the_test_split(tmp_path: Path) -> None:
+    """Against the bounds that ship: what ``semcom-gym ship`` wrote is what the agent reaches with this code."""
+    cells = store.Store(tmp_path)
+    for card in agents.shipped():
+        if card["env_id"] not in envs.IDS:
+            continue
+        promised = card["scores"]["test"]
+        task = protocol.task(card["env_id"], card["preset"], n=promised["n"])
+        [row] = leaderboard(task, [competitors.agent(task, card["algo"])], cells, single=0).rows
+        assert row.feasible == pytest.approx(promised["feasible"], abs=0.011)
+        assert row.loss == pytest.approx(promised["loss"], rel=0.01)
+        assert row.mean_score.value == pytest.approx(promised["mean_score"], abs=2e-3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 
 import numpy as np
 import pytest
@@ -9,13 +10,14 @@ import pytest
 from semcom_gym import baselines, envs
 from semcom_gym.baselines import crra
 from semcom_gym.baselines.solution import Bound, Method
-from semcom_gym.benchmarks import certificates, competitors, leaderboard, protocol, store, table
+from semcom_gym.benchmarks import certificates, competitors, leaderboard, protocol, singles, stats, store, table
 from semcom_gym.benchmarks.errors import UserError
 from semcom_gym.envs import curve, files
 from semcom_gym.envs.crra.physics import Allocation
 from semcom_gym.envs.outcome import UnreachableError
 
 MARGIN = 0.01
+NONE = stats.Estimate(0.0, 0.0, 0.0)
 
 
 def loose_bound(params, instance):
@@ -165,8 +167,12 @@ def test_an_agent_that_chooses_is_scored_by_its_pairings(pairing, monkeypatch):
         return solution.allocation
 
     monkeypatch.setattr(agents, "allocate", allocate)
-    monkeypatch.setattr(competitors, "_shipped_model", lambda task, algo, device: ("a model", "weights"))
-    found = competitors.agent(pairing, "maskable_ppo").runs[0].decide(pairing)
+    monkeypatch.setattr(
+        competitors, "_shipped_model", lambda *_: ("a model", "weights", {"seconds": 3, "timesteps": 40})
+    )
+    run = competitors.agent(pairing, "maskable_ppo").runs[0]
+    assert (run.training_s, run.training_decisions) == (3.0, 40.0)
+    found = run.decide(pairing)
     assert seen == [("a model", "sfma", pairing.params, 3)] * 2
     np.testing.assert_array_equal(found.objective, solution.objective)
     with pytest.raises(ValueError, match="no refinement on SemCom/SFMAPairing-v0"):
@@ -255,11 +261,11 @@ def test_a_killed_benchmark_goes_on_where_it_stopped(task, monkeypatch, loose, c
     monkeypatch.setitem(crra.METHODS, "second", counted("second", stop=True))
     chosen = [competitors.solver("crra", name) for name in ("first", "second")]
     with pytest.raises(KeyboardInterrupt):
-        leaderboard.leaderboard(task, chosen, cells)
-    board = leaderboard.leaderboard(task, chosen, store.Store(cells.folder))
+        leaderboard.leaderboard(task, chosen, cells, single=0)
+    board = leaderboard.leaderboard(task, chosen, store.Store(cells.folder), single=0)
     assert calls == ["first", "second", "second"]
     assert {row.method for row in board.rows} == {"first", "second"}
-    again = leaderboard.leaderboard(task, chosen, store.Store(cells.folder))
+    again = leaderboard.leaderboard(task, chosen, store.Store(cells.folder), single=0)
     assert calls == ["first", "second", "second"]
     assert again == board
 
@@ -400,10 +406,54 @@ def test_every_format_of_the_table_says_the_same(board):
     assert data["rows"][0]["score"]["value"] == board.rows[0].score.value
 
 
+def test_single_decisions_are_cells_of_their_own(task, monkeypatch, loose, cells):
+    """They are asked for without the decisions of the batch being made again; a slow method is cut short."""
+    sizes = []
+
+    def run(params, instance):
+        sizes.append(len(instance))
+        return crra.METHODS["fra"].run(params, instance)
+
+    monkeypatch.setitem(crra.METHODS, "first", Method(run, "test", "none"))
+    chosen = [competitors.solver("crra", "first")]
+    without = leaderboard.leaderboard(task, chosen, cells, single=0).rows[0]
+    assert sizes == [6]
+    assert math.isnan(without.single)
+    timed = leaderboard.leaderboard(task, chosen, cells, single=4).rows[0]
+    assert sizes == [6, 1, 1, 1, 1, 1]  # one for nothing, then four
+    assert timed.single > 0
+    assert timed.score == without.score
+    assert timed.seconds == without.seconds
+    again = leaderboard.leaderboard(task, chosen, store.Store(cells.folder), single=4)
+    assert len(sizes) == 6
+    assert again.rows[0] == timed
+    assert len(singles.seconds(chosen[0].runs[0], task, patience_s=0.0)) == 1
+
+
+def test_a_single_time_is_the_median_over_all_calls():
+    assert singles.median([{"seconds": [1.0, 9.0]}, {"seconds": [2.0]}]) == 2.0
+
+
+def test_training_time_is_the_mean_over_seeds(task, loose, cells):
+    runs = [competitors.Run({"seed": i}, lambda t: protocol.decide_by_method(t, "fra"), 10.0 * i, 1e2) for i in (1, 2)]
+    row = leaderboard.leaderboard(task, [competitors.Competitor("A", "agent", tuple(runs))], cells, single=0).rows[0]
+    assert (row.training_s, row.training_decisions) == (15.0, 100.0)
+
+
+def test_profiles_count_the_decisions_that_lose_at_most_so_much():
+    row = leaderboard.Row("A", "agent", NONE, NONE, 0.1, 1.0, 1.0, 3, NONE, np.array([[0.1, np.inf], [0.01, np.nan]]))
+    other = dataclasses.replace(row, losses=np.array([[0.2, 0.3]]))
+    x, shares = leaderboard.profiles([row, other])
+    for losses, share in (([0.01, 0.1, np.inf], shares[0]), ([0.2, 0.3], shares[1])):
+        np.testing.assert_allclose(share, [np.mean(np.array(losses) <= at) for at in x])
+    assert x[0] < 0.01
+    assert x[-1] == pytest.approx(0.3)
+
+
 def test_pictures_are_written(board, tmp_path):
     pytest.importorskip("matplotlib")
     from semcom_gym.benchmarks import pictures
 
-    for draw in (pictures.scores, pictures.loss_against_time):
+    for draw in (pictures.scores, pictures.loss_against_time, pictures.profile):
         file = draw(board, tmp_path / f"{draw.__name__}.png")
         assert file.read_bytes().startswith(b"\x89PNG")

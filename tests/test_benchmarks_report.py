@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 
 import pytest
-from report_pages import EVIL, FIGURE, RUN, Page, board
+from report_pages import EVIL, FIGURE, RUN, SHIFTED, Page, board
 
 from semcom_gym import agents, baselines, envs
 from semcom_gym.benchmarks import certificates, cli, protocol, table
@@ -39,6 +39,7 @@ def folder(tmp_path):
     (root / "a" / "leaderboard.json").write_text(table.json_text([board()], made))
     (root / "a" / "losses.csv").write_text(table.losses_csv([board()]))
     (root / "run" / "run.json").write_text(json.dumps(RUN))
+    (root / "generalise.json").write_text(json.dumps({"made": {}, "rows": [SHIFTED]}))
     (root / "figures" / "crra" / "claims.md").write_text(f"# t\n\n| a | b |\n|---|---|\n| 1 \\| 2 | {EVIL[:-4]} |\n")
     (root / "figures" / "crra" / "figure_04.csv").write_text(FIGURE)
     (root / "speed.json").write_text((STORED / "speed.json").read_text())
@@ -161,6 +162,13 @@ def test_names_are_escaped(folder, quick):
     assert ["1 | 2", EVIL[:-4]] in [cells for rows in found.tables.values() for cells in rows]
 
 
+def test_page_has_the_shifts(folder, quick):
+    text, _ = build(folder)
+    shown = Page(text).tables["CRRA-v0 default: what differs from training, and what it costs"]
+    assert shown[0] == ["shift", f"{EVIL}: loss %", f"{EVIL}: score", "bound's own %"]
+    assert shown[1] == ["5 users", "12.500 (25 % infeasible)", "0.500", "0.100"]
+
+
 def test_same_files_same_page(folder, quick):
     assert build(folder) == build(folder)
 
@@ -189,12 +197,12 @@ def test_missing_parts_are_named_and_left_out(tmp_path, monkeypatch, capsys):
     printed = capsys.readouterr().out
     text = out.read_text()
     found = Page(text)
-    for part in ("leaderboards", "learning curves", "figures", "speed", "README.md", "torch"):
+    for part in ("leaderboards", "generalisation", "learning curves", "figures", "speed", "README.md", "torch"):
         assert part in printed
         assert part in " ".join(found.words[-20:])
     names = set(found.all("id"))
     assert {"curves", "sources", "missing"} <= names
-    assert not {"overview", "leaderboards", "decisions", "learning", "figures", "speed"} & names
+    assert not {"overview", "leaderboards", "shifts", "decisions", "learning", "figures", "speed"} & names
 
 
 def test_without_losses_or_origin_the_page_says_so(folder, quick):
@@ -237,6 +245,10 @@ DAMAGE = {
         lambda p: p.write_text(p.read_text().replace("0.001", "much")),
         lambda p: p.write_text("method,task\n"),
         lambda p: p.write_text(""),
+    ],
+    "generalise.json": [
+        lambda p: p.write_text("{}"), lambda p: p.write_text('{"rows": []}'),
+        lambda p: changed(p, "rows", 0, "loss", value="much"), lambda p: changed(p, "rows", 0, "shift", value=None),
     ],
     "run/run.json": [lambda p: p.write_text("{}"), lambda p: changed(p, "curve", value=[{"timesteps": 1}]),
                      lambda p: changed(p, "env_id", value="Other-v0")],

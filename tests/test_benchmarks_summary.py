@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from semcom_gym import baselines, envs
-from semcom_gym.benchmarks import cli, summary
+from semcom_gym.benchmarks import cli, fading_board, summary
 from semcom_gym.benchmarks.leaderboard import Leaderboard, Row
 from semcom_gym.benchmarks.stats import Estimate
 
@@ -18,7 +18,7 @@ NONE = Estimate(0.0, 0.0, 0.0)
 
 
 def row(method: str, kind: str, loss: float, seconds: float) -> Row:
-    return Row(method, kind, NONE, NONE, loss, 1.0, seconds, 4, NONE)
+    return Row(method, kind, NONE, NONE, loss, 1.0, seconds, 4, NONE, single=2 * seconds)
 
 
 def board(env: str, *rows: Row) -> Leaderboard:
@@ -41,12 +41,16 @@ def test_summary_takes_the_published_row_and_the_first_agent() -> None:
     assert lines[0].published == rows[3]
     assert lines[0].agent == rows[1]
     assert lines[0].faster == pytest.approx(250.0)
+    assert lines[0].faster_single == pytest.approx(250.0)
     assert (lines[1].published, lines[1].agent) == (nobody.rows[0], None)
     assert math.isnan(lines[1].faster)
     cells = summary.text(lines).splitlines()[-2].split()
-    assert cells[2:] == ["crra", "1.000", "100.0", "500", "apg", "+", "10", "steps", "0.200", "100.0", "2", "250.0"]
+    assert cells[2:] == [
+        "crra", "1.000", "100.0", "500", "1e+03", "apg", "+", "10", "steps", "0.200", "100.0", "2", "4", "-", "250.0",
+        "250.0",
+    ]  # fmt: skip
     assert summary.markdown(lines).splitlines()[-1] == (
-        "| SemCom/ASCC-v0 default | jrpb | 2.000 | 100.0 | 700 | - | - | - | - | - |"
+        "| SemCom/ASCC-v0 default | jrpb | 2.000 | 100.0 | 700 | 1.4e+03 | - | - | - | - | - | - | - | - |"
     )
 
 
@@ -55,6 +59,7 @@ def test_benchmark_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     pytest.importorskip("stable_baselines3")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(summary, "PUBLISHED", dict.fromkeys(envs.IDS, "fast"))
+    monkeypatch.setattr(fading_board, "shipped_ids", list)  # their episodes take their time
     command = ["benchmark", "all", "--method", "fast", "-n", "2", "--out", "out"]
     assert cli.main([*command, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -65,6 +70,9 @@ def test_benchmark_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         rows = {kind: [r for r in entry["rows"] if r["kind"] == kind] for kind in ("solver", "agent")}
         assert line["published"]["loss"] == rows["solver"][0]["loss"]
         assert line["agent"]["loss"] == rows["agent"][0]["loss"]
+        for row in entry["rows"]:
+            assert row["single"] > 0
+            assert (row["training_s"] is None) == (row["kind"] == "solver")
         assert line["faster"] == pytest.approx(line["published"]["seconds"] / line["agent"]["seconds"])
     page = (tmp_path / "out/leaderboard.md").read_text()
     assert page.count("\n## ") == len(envs.IDS) + 1

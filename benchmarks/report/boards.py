@@ -5,20 +5,18 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-import numpy as np
-
 from semcom_gym import envs
-from semcom_gym.benchmarks.leaderboard import Leaderboard, Row
+from semcom_gym.benchmarks.leaderboard import Leaderboard, Row, profiles
 from semcom_gym.benchmarks.report.files import Board
 from semcom_gym.benchmarks.report.markup import DASH, MINUS, Markup, code, facts, join, number, slug, table, tag
 from semcom_gym.benchmarks.report.plot import Axis, Chart, axis, figure, style, swatch
-from semcom_gym.benchmarks.table import timing
+from semcom_gym.benchmarks.table import instances, timing
 
 FLOOR = -1.0  # left end of the small score axis: what an infeasible decision scores
 LEAST_LOSS = 1e-4  # percent; what is less is drawn here
 HEADER = (
     "#", "method", "kind", "score (IQM)", f"{MINUS}1 to 1", "95 % interval", "mean score", "loss", "feasible", "time",
-    "n",
+    "alone", "training", "n",
 )  # fmt: skip
 SHAPES = {"solver": "circle", "agent": "diamond"}
 
@@ -38,7 +36,7 @@ def groups(boards: Sequence[Board]) -> dict[str, list[Board]]:
 
 def _order(entry: Board) -> tuple[int, bool, bool, str]:
     board = entry.board
-    ids = list(envs.IDS)
+    ids = [*envs.IDS, *envs.FADING_IDS]
     place = ids.index(board.env) if board.env in ids else len(ids)
     own = board.env in ids and board.preset == envs.default_preset(board.env)
     return place, "=" in board.task, not own, board.task
@@ -54,12 +52,13 @@ def overview(boards: Sequence[Board]) -> Markup:
         for row in best:
             if row:
                 name = tag("span", row.method, class_="method")
-                cells += [name, number(row.score.value), percent(row.loss), time(row.seconds)]
+                cells += [name, number(row.score.value), percent(row.loss), time(row.seconds), time(row.single)]
             else:
-                cells += [DASH] * 4
+                cells += [DASH] * 5
         rows.append([*cells, percent(board.certified_gap)])
-    header = ("task", "best solver", "score", "loss", "time", "best agent", "score", "loss", "time", "bound's own gap")
-    return table(header, rows, left=(0, 1, 5), caption="The best solver and the best agent of every leaderboard")
+    each = ("score", "loss", "time", "alone")
+    header = ("task", "best solver", *each, "best agent", *each, "bound's own gap")
+    return table(header, rows, left=(0, 1, 6), caption="The best solver and the best agent of every leaderboard")
 
 
 def section(boards: Sequence[Board]) -> Markup:
@@ -80,18 +79,27 @@ def percent(share: float) -> str:
 
 
 def time(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """A time in the unit that suits it; a dash where there is none."""
+    if not math.isfinite(seconds):
+        return DASH
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"
     return f"{seconds * 1e9:.3g} ns"
 
 
+def training(row: Row) -> str:
+    """How long an agent was trained, and on how many decisions; a dash of a solver."""
+    if not math.isfinite(row.training_s):
+        return DASH
+    return f"{row.training_s:,.0f} s, {row.training_decisions:,.0f}"
+
+
 def _board(entry: Board, *, is_open: bool) -> Markup:
     board = entry.board
     first = board.rows[0] if board.rows else None
     best = f"best: {first.method}, {number(first.score.value)}" if first else "no rows"
-    summary = tag("summary", tag("h4", board.task), tag("span", f"{board.n} {board.split} instances; {best}"))
+    summary = tag("summary", tag("h4", board.task), tag("span", f"{board.n} {board.split} {instances(board)}; {best}"))
     charts = tag("div", _profile(board), _time(board), class_="charts two")
     return tag(
         "details",
@@ -109,9 +117,12 @@ def _table(board: Leaderboard) -> Markup:
         e = row.score
         rows.append([
             place + 1, name, row.kind, number(e.value), _interval(row), f"{number(e.low)} to {number(e.high)}",
-            number(row.mean_score.value), percent(row.loss), f"{100 * row.feasible:.0f} %", time(row.seconds), row.n,
+            number(row.mean_score.value), percent(row.loss), f"{100 * row.feasible:.0f} %", time(row.seconds),
+            time(row.single), training(row), row.n,
         ])  # fmt: skip
-    return table(HEADER, rows, left=(1, 2, 4), caption=f"{board.task}: {board.n} {board.split} instances, best first")
+    return table(
+        HEADER, rows, left=(1, 2, 4), caption=f"{board.task}: {board.n} {board.split} {instances(board)}, best first"
+    )
 
 
 def _interval(row: Row) -> Markup:
@@ -135,9 +146,13 @@ def _notes(entry: Board) -> Markup:
     board = entry.board
     made = entry.made
     pairs: list[tuple[object, object]] = [
-        ("score", f"1 = certified optimum, 0 = {board.anchor}, {MINUS}1 = infeasible"),
-        ("left out by rule", f"{100 * board.left_out:.1f} % of the instances"),
-        ("bound and best decision known", f"{percent(board.certified_gap)} apart in the mean"),
+        ("score", board.rule.strip() or f"1 = certified optimum, 0 = {board.anchor}, {MINUS}1 = infeasible"),
+        ("left out by rule", f"{100 * board.left_out:.1f} % of the {instances(board)}"),
+        *(
+            []
+            if board.rule
+            else [("bound and best decision known", f"{percent(board.certified_gap)} apart in the mean")]
+        ),
         *([("times", timing(board).strip())] if timing(board) else []),
         ("file", code(entry.file)),
         ("code", code(board.code)),
@@ -164,28 +179,17 @@ def _profile(board: Leaderboard) -> Markup:
     if not rows:
         note = tag("p", "Not shown: there is no losses.csv with the losses of single decisions.", class_="missing")
         return tag("figure", tag("figcaption", caption), note, class_="chart")
-    losses = [np.sort(_counted(row)) for _, row in rows]
-    finite = np.concatenate(losses)
-    finite = finite[np.isfinite(finite)]
-    high = max(float(finite.max(initial=1.0)), 1.0)
-    low = max(LEAST_LOSS, min(float(np.median(found)) for found in losses) / 30.0)
-    low = 10.0 ** math.floor(math.log10(min(low, high / 10.0)))
-    grid = np.geomspace(low, high, 120)
+    losses, shares = profiles([row for _, row in rows])
+    grid = (100.0 * losses).tolist()
     chart = Chart(
-        Axis("loss to the certified bound [%]", low, high, log=True), Axis("share of decisions [%]", 0.0, 102.0),
+        Axis("loss to the certified bound [%]", grid[0], grid[-1], log=True),
+        Axis("share of decisions [%]", 0.0, 102.0),
         f"Performance profiles of {len(rows)} methods on {board.task}: the share of decisions whose loss to the bound "
         "is at most the value on the axis. Higher is better.",
     )  # fmt: skip
-    for (place, row), found in reversed(list(zip(rows, losses, strict=True))):
-        share = 100.0 * np.searchsorted(found, grid, side="right") / max(len(found), 1)
-        chart.line(list(zip(grid.tolist(), share.tolist(), strict=True)), style(place), row.method)
+    for (place, row), share in reversed(list(zip(rows, shares, strict=True))):
+        chart.line(list(zip(grid, (100.0 * share).tolist(), strict=True)), style(place), row.method)
     return figure(chart, caption)
-
-
-def _counted(row: Row) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    """The losses [%] of the decisions that count."""
-    losses = np.asarray(row.losses).reshape(-1)
-    return 100.0 * losses[~np.isnan(losses)]
 
 
 def _time(board: Leaderboard) -> Markup:
@@ -202,7 +206,8 @@ def _time(board: Leaderboard) -> Markup:
     if math.isfinite(gap) and chart.y.low < gap < chart.y.high:
         chart.rule(gap, "rule", "distance between the bound and the best decision known")
     for (place, row), point in zip(rows, at, strict=True):
-        title = f"{row.method}: {percent(row.loss)}, {time(row.seconds)}"
+        alone = f", {time(row.single)} alone" if math.isfinite(row.single) else ""
+        title = f"{row.method}: {percent(row.loss)}, {time(row.seconds)}{alone}"
         chart.dot(point, style(place), title, shape=SHAPES[row.kind])
     for (place, row), point in zip(rows, at, strict=True):
         chart.label(point, row.method, str(place + 1))

@@ -1,6 +1,7 @@
 """The result files that a page is made of, read and checked; a damaged one stops the report with its name.
 
-A leaderboard is a ``leaderboard.json`` (with ``losses.csv`` beside it), a training run a ``run.json``, speed a
+A leaderboard is a ``leaderboard.json`` (with ``losses.csv`` beside it), generalisation a ``generalise.json``, a
+training run a ``run.json``, speed a
 ``speed.json``, a paper's figures a folder with ``claims.md``; other JSON files are curves if they have the keys of
 one. Everything else is left alone.
 """
@@ -21,6 +22,7 @@ import numpy as np
 from semcom_gym import envs
 from semcom_gym.benchmarks import table
 from semcom_gym.benchmarks.errors import UserError
+from semcom_gym.benchmarks.generalise import Row as Shifted
 from semcom_gym.benchmarks.leaderboard import Leaderboard, Row
 from semcom_gym.benchmarks.report import curves
 from semcom_gym.benchmarks.stats import Estimate
@@ -84,6 +86,7 @@ class Results:
     boards: list[Board]
     curves: list[tuple[str, curve.Curve]]
     runs: list[tuple[str, dict[str, Any]]]
+    shifts: list[tuple[str, list[Shifted]]]
     papers: list[Paper]
     speed: tuple[str, dict[str, Any]] | None
     readme: tuple[str, str] | None
@@ -119,7 +122,7 @@ def read(folder: Path, runs: list[Path]) -> Results:
         if not place.is_dir():
             raise UserError(f"there is no folder {str(place)!r}")
     reader = _Reader()
-    found: dict[str, list[Any]] = {"board": [], "curve": [], "run": []}
+    found: dict[str, list[Any]] = {"board": [], "curve": [], "run": [], "shifts": []}
     speed = None
     for path in sorted(folder.rglob("*.json")):
         name = path.relative_to(folder).as_posix()
@@ -129,6 +132,8 @@ def read(folder: Path, runs: list[Path]) -> Results:
             )
         elif path.name == "run.json":
             found["run"].append((name, reader.parsed(path, name, _run)))
+        elif path.name == "generalise.json":
+            found["shifts"].append((name, reader.parsed(path, name, _shifts)))
         elif name == "speed.json":
             speed = (name, reader.parsed(path, name, _speed))
         else:
@@ -142,7 +147,9 @@ def read(folder: Path, runs: list[Path]) -> Results:
     shipped = _shipped_curves(reader)
     known = [value for _, value in shipped]
     own = [entry for entry in found["curve"] if entry[1] not in known]  # a profile may ship since
-    return Results(found["board"], [*shipped, *own], found["run"], papers, speed, readme, reader.digests)
+    return Results(
+        found["board"], [*shipped, *own], found["run"], found["shifts"], papers, speed, readme, reader.digests
+    )
 
 
 def _object(value: Any, keys: tuple[str, ...] | list[str], what: str) -> dict[str, Any]:
@@ -160,7 +167,8 @@ def _build(cls: type[T], value: Any) -> T:
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
     names = [field.name for field in fields if field.default is dataclasses.MISSING]
     value = _object(value, names, cls.__name__)
-    names += [field.name for field in fields if field.type == "int" and field.name in value and field.name not in names]
+    optional = [field.name for field in fields if field.type in ("int", "float", "str") and field.name not in names]
+    names += [name for name in optional if name in value]  # files of older versions lack some
     numbers = {f.name for f in dataclasses.fields(cls) if f.type in ("float", "int")}  # type: ignore
     built: dict[str, Any] = {}
     for name in names:
@@ -218,6 +226,13 @@ def _with_losses(boards: list[Leaderboard], text: str) -> list[Leaderboard]:
         )
         for board in boards
     ]
+
+
+def _shifts(text: str) -> list[Shifted]:
+    rows = [_build(Shifted, row) for row in _object(json.loads(text), ["rows"], "the file")["rows"]]
+    if not rows:
+        raise ValueError("it has no rows")
+    return rows
 
 
 def _run(text: str) -> dict[str, Any]:

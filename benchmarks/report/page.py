@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from semcom_gym import __version__, envs
-from semcom_gym.benchmarks.report import boards, curves, decisions, learning, papers, sources
+from semcom_gym.benchmarks.report import boards, curves, decisions, learning, papers, shifts, sources
 from semcom_gym.benchmarks.report.files import Results
 from semcom_gym.benchmarks.report.markup import MINUS, Markup, join, slug, tag
 
@@ -59,12 +59,18 @@ def _sections(results: Results, cards: list[dict[str, Any]], link: Callable[[str
             "overview", "At a glance",
             f"Score: 1 is the certified optimum, 0 what a sensible engineer does without optimising, {MINUS}1 "
             "an infeasible decision; interquartile means. Loss: mean distance to the bound. Time: per decision where "
-            "all are decided in one batch; the files hold no times of single decisions.",
+            "all are decided in one batch, and alone, where there is one instance in a call.",
             boards.overview(below) if below else Markup(""), [],
         ),
         (
             "leaderboards", "Leaderboards", "Every method decides on the same test instances. Open a row to see it.",
             boards.section(below), [(name, slug(name)) for name in boards.groups(below)],
+        ),
+        (
+            "shifts", "Generalisation",
+            "Agents on other numbers of users, budgets, channels and curves than they were trained on, beside solvers "
+            "that solve each problem afresh.",
+            shifts.section(results.shifts), shifts.titles(results.shifts),
         ),
         (
             "decisions", "Solver and agent, side by side",
@@ -106,6 +112,8 @@ def _missing(results: Results) -> list[str]:
     unmade = {entry.file for entry in results.boards if entry.made is None}
     if unmade:
         found.append(f"command and machine in {len(unmade)} leaderboard files: older ones do not hold them")
+    if not results.shifts:
+        found.append("generalisation: no generalise.json (semcom-gym generalise writes it)")
     if not results.runs:
         found.append("learning curves: no run.json (semcom-gym train writes it; name its folder with --runs)")
     if not results.papers:
