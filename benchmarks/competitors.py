@@ -104,6 +104,14 @@ def _run(model: Any, weights: str, device: str, after: dict[str, int]) -> Run:
     return Run(key, decide)
 
 
+def model(task: protocol.Task, spec: str, device: str = "cpu") -> tuple[Any, str]:
+    """One model by ``spec``, ``apg`` (the one that ships for the task) or ``FOLDER`` of a training run; its SHA-256.
+
+    Raises ValueError as :func:`agent` does.
+    """
+    return _trained_model(task, Path(spec), device) if Path(spec).exists() else _shipped_model(task, spec, device)
+
+
 def _shipped_model(task: protocol.Task, algo: str, device: str) -> tuple[Any, str]:
     from semcom_gym import agents
 
