@@ -79,7 +79,7 @@ def job(name: str, root: str | Path | None, source: Source, expert: Player) -> J
         from minari.storage import get_dataset_path
 
         root = get_dataset_path()
-    made = Job(name, store.make_folder(root), source, expert)
+    made = Job(name, store.make_folder(root).resolve(), source, expert)  # Minari's sizes need an absolute path
     if made.folder.exists() and (_record(made.folder) or {}).get("identity") != store.plain(made.identity):
         raise ValueError(f"{str(made.folder)!r} holds something else: name the data set otherwise")
     return made
