@@ -46,7 +46,7 @@ class Learner:
         _descend(self.policy.critic.optimizer, loss)
         if number % DELAY == 0:
             self._improve(observation, action)
-        return float(loss)
+        return loss.item()
 
     def _target(self, reward: Tensor, following: Tensor, goes_on: Tensor) -> Tensor:
         if not goes_on.any():  # episodes of one decision: the reward is all there is
