@@ -17,6 +17,7 @@ from stable_baselines3.common.policies import BasePolicy
 from stable_baselines3.common.type_aliases import GymEnv, MaybeCallback, Schedule
 from torch import Tensor
 
+from semcom_gym.agents import offline
 from semcom_gym.agents.algorithm import Algorithm
 from semcom_gym.agents.experts import Expert, Labels
 from semcom_gym.agents.pair_policy import SetMaskablePolicy
@@ -75,9 +76,13 @@ class BC(Algorithm):
     entry that decides anything (``experts.stakes``); of choices, of which any that is left to the expert is as good, it
     is minus the logarithm of their total probability. An instance that the expert cannot solve has no label.
 
+    With ``dataset`` nobody is asked: the answers are the recorded decisions, and a round is as many of them as there
+    are environments. What an entry costs is not recorded, so that every entry counts.
+
     policy: ``"SetPolicy"``, ``"SetMaskablePolicy"`` (where actions are choices) or a class. env: made by
-    ``make_vec_env(..., dtype="float64")``, or an id. expert: a method of ``baselines.methods``. learning_rate: a number
-    or a function of the remaining progress (1 to 0). gradient_steps, batch_size: of a round. buffer_size: answers kept.
+    ``make_vec_env(..., dtype="float64")``, or an id. expert: a method of ``baselines.methods``. dataset: name or folder
+    of a Minari data set, as ``semcom-gym dataset`` writes them. learning_rate: a number or a function of the remaining
+    progress (1 to 0). gradient_steps, batch_size: of a round. buffer_size: answers kept.
     weighted: whether an entry's error counts by what it costs. max_grad_norm: the gradient's norm is clipped to this.
     The rest is as in SB3.
     """
@@ -97,6 +102,7 @@ class BC(Algorithm):
         batch_size: int = 512,
         buffer_size: int = 100_000,
         weighted: bool = False,
+        dataset: str | None = None,
         max_grad_norm: float = 1.0,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
@@ -125,16 +131,20 @@ class BC(Algorithm):
         for name, value in sizes.items():
             validate.integer(name, value)
         validate.number("max_grad_norm", max_grad_norm)
-        self.expert, self.weighted, self.max_grad_norm = expert, weighted, max_grad_norm
+        if dataset is not None and (weighted or self.learner_acts):
+            raise ValueError("decisions of a data set are neither weighted nor asked for where the learner acts")
+        self.expert, self.weighted, self.max_grad_norm, self.dataset = expert, weighted, max_grad_norm, dataset
         self.gradient_steps, self.batch_size, self.buffer_size = gradient_steps, batch_size, buffer_size
         self.answers = Answers(buffer_size)
         if _init_setup_model:
+            if dataset is not None and isinstance(self.env, SB3VecEnv):
+                offline.opened(dataset, self.env.venv.unwrapped)  # says what is wrong with it
             self._setup_model()
 
     def _setup_model(self) -> None:
         self._setup_lr_schedule()
         self.set_random_seed(self.seed)
-        if isinstance(self.env, SB3VecEnv):
+        if isinstance(self.env, SB3VecEnv) and self.dataset is None:
             Expert(self.env.venv.unwrapped, self.expert)  # says what is wrong with it
         self._make_policy()
         self.answers = Answers(self.buffer_size)
@@ -143,8 +153,8 @@ class BC(Algorithm):
         return [*super()._excluded_save_params(), "answers"]
 
     def save_replay_buffer(self, stream: Any) -> None:
-        """Write the answers so far, which ``save`` leaves out, to a path or a binary stream."""
-        held = {name: value[: len(self.answers)] for name, value in self.answers.rows.items()}
+        """Write the answers so far, which ``save`` leaves out, to a path or a binary stream; none of a data set."""
+        held = {} if self.dataset else {name: value[: len(self.answers)] for name, value in self.answers.rows.items()}
         np.savez(stream, count=self.answers.count, **held)
 
     def load_replay_buffer(self, stream: Any) -> None:
@@ -183,7 +193,11 @@ class BC(Algorithm):
         """
         if not isinstance(self.env, SB3VecEnv):
             raise TypeError("a solver sees the instance: env must come from make_vec_env(..., dtype='float64')")
-        expert = Expert(self.env.venv.unwrapped, self.expert, self.weighted)
+        expert = None if self.dataset else Expert(self.env.venv.unwrapped, self.expert, self.weighted)
+        if self.dataset:
+            steps = offline.read(self.dataset, self.env.venv.unwrapped)
+            self.answers = Answers(len(steps))
+            self.answers.add(steps.observation, offline.labels(steps, self.env.venv.unwrapped))
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -191,7 +205,7 @@ class BC(Algorithm):
         rounds = 0
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()
-            if not self._rollout(expert, callback):
+            if not (self._rollout(expert, callback) if expert else self._replay(callback)):
                 break
             callback.on_rollout_end()
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
@@ -223,6 +237,13 @@ class BC(Algorithm):
                 return False
         self.logger.record("imitation/labelled", known / asked)
         return True
+
+    def _replay(self, callback: Any) -> bool:
+        """A round of a data set, whose decisions are all known already; whether the callback goes on."""
+        assert self.env is not None
+        self.num_timesteps += self.env.num_envs
+        callback.update_locals(locals())
+        return bool(callback.on_step())
 
     def _act(self, labels: Labels, own: bool) -> Array:
         """The action in every environment: the learner's if ``own``, else the expert's where it has one."""

@@ -157,7 +157,7 @@ def _command(identity: dict[str, Any]) -> str:
     settings = identity["hyperparams"]
     names = {"env": identity["env_id"], "algo": identity["algo"], "preset": identity["preset"]}
     names |= {"timesteps": settings["n_timesteps"], "num-envs": settings["n_envs"], "seed": identity["seed"]}
-    names |= {name: settings[name] for name in ("expert", "patience") if settings.get(name) is not None}
+    names |= {name: settings[name] for name in ("expert", "dataset", "patience") if settings.get(name) is not None}
     changed = (f"--set {name}={value}" for name, value in identity["overrides"].items())
     return " ".join(["semcom-gym train", *(f"--{name} {value}" for name, value in names.items()), *changed])
 

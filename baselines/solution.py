@@ -137,6 +137,7 @@ def require(module: str, what: str) -> None:
     extras = {
         "cvxpy": "solvers", "torch": "agents", "stable_baselines3": "agents", "matplotlib": "report",
         "constriction": "codecs", "av": "codecs", "sionna": "codes",
+        "minari": "datasets", "h5py": "datasets",
     }  # fmt: skip
     try:
         importlib.import_module(module)

@@ -17,6 +17,7 @@ from semcom_gym import __version__
 from semcom_gym.benchmarks import (
     commands_bench,
     commands_codes,
+    commands_dataset,
     commands_env,
     commands_generalise,
     commands_render,
@@ -55,6 +56,7 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--version", action="version", version=f"semcom-gym {__version__}")
     subparsers = top.add_subparsers(metavar="COMMAND", required=True)
     commands_env.add_to(subparsers)
+    commands_dataset.add_to(subparsers)
     commands_tune.add_to(subparsers)
     commands_bench.add_to(subparsers)
     commands_generalise.add_to(subparsers)

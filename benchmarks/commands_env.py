@@ -46,6 +46,7 @@ def add_to(commands: Any) -> None:
         "(default: %(default)s)",
     )  # fmt: skip
     train.add_argument("--expert", help="of bc and dagger: the solver to imitate (default: that of the algorithm)")
+    train.add_argument("--dataset", help="of bc: the Minari data set to learn from, in place of a solver's answers")
     train.add_argument("--patience", type=int, help="end after this many validations without a better one")
     train.add_argument("--seed", type=int, default=0, help="seed of weights and instances (default: %(default)s)")
     train.add_argument("--out", help="folder of the run (default: runs/ID_PRESET_ALGO_seedSEED)")
@@ -192,9 +193,11 @@ def _train(args: argparse.Namespace) -> Job:
     folder = args.out or f"runs/{agents.store.file_name(args.env, args.algo, args.preset)}_seed{args.seed}"
     names = ("preset", "timesteps", "num_envs", "seed", "device", "tensorboard", "resume")
     options = {name: getattr(args, name) for name in names} | changes
-    settings = {name: value for name in ("expert", "patience") if (value := getattr(args, name)) is not None}
+    settings = {name: value for name in ("expert", "dataset", "patience") if (value := getattr(args, name)) is not None}
     if args.expert is not None and args.algo not in ("bc", "dagger"):
         raise ValueError(f"--expert is for --algo bc or dagger, not {args.algo!r}")
+    if args.dataset is not None and (args.algo != "bc" or args.expert is not None):
+        raise ValueError("--dataset is for --algo bc, in place of --expert")
     options["hyperparams"] = settings
 
     def kept() -> str:

@@ -6,6 +6,7 @@ host. Navigation is added while the pages are read: they need no directives of t
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,16 @@ NAVIGATION = {
         "docs/training",
         "docs/fading",
         "docs/certificates",
+        "docs/curves",
+        "docs/own_solver",
         "docs/own_paper",
     ],
-    "Learning": ["docs/agents"],
+    "Learning": ["docs/agents", "docs/own_policy", "docs/datasets"],
+    "Notebooks": [
+        "docs/notebooks/beat_the_solver",
+        "docs/notebooks/profile_a_transceiver",
+        "docs/notebooks/read_a_run",
+    ],
     "Transceivers": [
         "docs/transceivers",
         "docs/classifier",
@@ -47,7 +55,9 @@ version = release = semcom_gym.__version__
 
 extensions = ["myst_parser", "sphinx.ext.autodoc"]
 root_doc = "README"
+source_suffix = {".rst": "restructuredtext", ".md": "markdown", ".ipynb": "markdown"}
 include_patterns = ["README.md", "CHANGELOG.md", "CONTRIBUTING.md", "docs/*.md", "docs/**/*.md", "docs/api/*.rst"]
+include_patterns += ["docs/notebooks/*.ipynb"]
 # folders that Sphinx need not walk; a hidden one is a link to the root
 exclude_patterns = [".*", "build", "dist", "results", "runs", "tests", "*.egg-info"]
 nitpicky = True
@@ -97,6 +107,14 @@ def add_navigation(app: Any, page: str, source: list[str]) -> None:
         source[0] += toctree(result_pages())
 
 
+def to_markdown(app: Any, page: str, source: list[str]) -> None:
+    """A notebook as Markdown: its text, and its code in fences. Tests run it; the site shows no outputs."""
+    if not page.startswith("docs/notebooks/"):
+        return
+    cells = [(cell["cell_type"], "".join(cell["source"])) for cell in json.loads(source[0])["cells"]]
+    source[0] = "\n\n".join(f"```python\n{text}\n```" if kind == "code" else text for kind, text in cells)
+
+
 def to_rst(app: Any, what: str, name: str, thing: Any, options: Any, lines: list[str]) -> None:
     """A docstring as it is written here: "## Heading" begins a section of an environment's, |x| is a modulus."""
     found = []
@@ -121,5 +139,6 @@ def without_addresses(
 def setup(app: Any) -> None:
     """Sphinx calls this."""
     app.connect("source-read", add_navigation)
+    app.connect("source-read", to_markdown)
     app.connect("autodoc-process-docstring", to_rst)
     app.connect("autodoc-process-signature", without_addresses)

@@ -53,6 +53,8 @@ def code(cell: str) -> list[str]:
 def test_python_block_runs(name: str, block: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if "agents" in block:
         pytest.importorskip("stable_baselines3")
+    if "minari" in block:
+        pytest.importorskip("minari")
     if "dask_jobqueue" in block:
         pytest.importorskip("dask_jobqueue")
     monkeypatch.chdir(tmp_path)

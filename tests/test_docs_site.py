@@ -22,6 +22,7 @@ def test_every_page_is_in_the_navigation_once() -> None:
     listed = [page for pages in ast.literal_eval(assigned["NAVIGATION"]).values() for page in pages]
     pages = {path.stem for path in ROOT.glob("*.md")} - {"README"}
     pages |= {f"docs/{path.stem}" for path in (ROOT / "docs").glob("*.md")} | {"docs/results/README"}
+    pages |= {f"docs/notebooks/{path.stem}" for path in (ROOT / "docs" / "notebooks").glob("*.ipynb")}
     pages |= {f"docs/api/{path.stem}" for path in (ROOT / "docs" / "api").glob("*.rst")}
     assert sorted(listed) == sorted(pages)
 

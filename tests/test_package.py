@@ -65,9 +65,12 @@ TRAINING = {"torch", "stable_baselines3", "sb3_contrib", "tensorboard", "yaml", 
 THIRD_PARTIES = {
     "envs": (CORE, {"torch", "matplotlib", "rustworkx"}),
     "baselines": (CORE, {"cvxpy", "tqdm", "rustworkx"}),
-    "agents": (CORE | TRAINING, {"matplotlib", "optuna"}),
+    "agents": (CORE | TRAINING, {"matplotlib", "optuna", "minari"}),
     "transceivers": (CORE | {"torch", "tqdm"}, {"PIL", "constriction", "av", "sionna"}),
-    "benchmarks": (CORE | {"tqdm"}, TRAINING | {"matplotlib", "cvxpy", "av", "joblib", "ray", "distributed"}),
+    "benchmarks": (
+        CORE | {"tqdm"},
+        TRAINING | {"matplotlib", "cvxpy", "av", "joblib", "ray", "distributed", "minari", "PIL"},
+    ),
 }
 DISTRIBUTION = {
     "yaml": "pyyaml", "PIL": "pillow", "sb3_contrib": "sb3-contrib", "stable_baselines3": "stable-baselines3",
@@ -137,9 +140,9 @@ def test_every_third_party_is_declared() -> None:
 
 def test_extras() -> None:
     extras = setup_cfg()["options.extras_require"]
-    users = {"agents", "solvers", "transceivers", "codecs", "codes", "report", "ray", "dask", "tune", "all"}
+    users = {"agents", "solvers", "transceivers", "codecs", "codes", "report", "ray", "dask", "tune", "datasets", "all"}
     assert set(extras) == users | {"test", "docs"}
-    assert extras["all"].strip() == "semcom-gym[agents,solvers,codecs,report,tune]"
+    assert extras["all"].strip() == "semcom-gym[agents,solvers,codecs,report,tune,datasets]"
 
 
 # --- light imports ---------------------------------------------------------------------------------------------------
