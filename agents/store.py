@@ -28,6 +28,14 @@ def make_folder(folder: Path) -> None:
         raise ValueError(f"cannot make the folder {str(folder)!r}: {error.strerror}") from None
 
 
+def write(path: Path, content: bytes) -> None:
+    """Write a file, whole or not at all. Raises ValueError, in one line, if it cannot be."""
+    try:
+        write_atomically(path, content)
+    except OSError as error:
+        raise ValueError(f"cannot write {str(path)!r}: {error.strerror}") from None
+
+
 def check_identity(record: dict[str, Any], identity: dict[str, Any], what: str) -> None:
     """Raise ValueError unless a stored record has every entry of ``identity``."""
     for name, value in identity.items():
@@ -114,8 +122,8 @@ def ship(run: str | Path, scores: dict[str, Any] | None = None, folder: str | Pa
     card["sha256"] = hashlib.sha256(content).hexdigest()
     card["scores"] = {"validation": record["best"], **(scores or {})}
     path = Path(folder) / f"{file_name(record['env_id'], record['algo'], record['preset'])}.zip"
-    write_atomically(path, content)
-    write_atomically(path.with_suffix(".json"), to_json(card))
+    write(path, content)
+    write(path.with_suffix(".json"), to_json(card))
     return path
 
 

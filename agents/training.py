@@ -40,11 +40,10 @@ from semcom_gym.agents.callbacks import (
 from semcom_gym.agents.fading import FadingValidation, judge
 from semcom_gym.agents.imitation import BC
 from semcom_gym.agents.policies import space_kwargs
-from semcom_gym.agents.store import check_identity, file_name, make_folder, read_json, to_bytes, to_json
+from semcom_gym.agents.store import check_identity, file_name, make_folder, read_json, to_bytes, to_json, write
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import default_preset, validate
 from semcom_gym.envs.arrays import usable_device
-from semcom_gym.envs.files import write_atomically
 
 PACKAGES = ("numpy", "gymnasium", "torch", "stable-baselines3", "sb3-contrib")
 IDENTITY = ("env_id", "preset", "overrides", "algo", "seed", "hyperparams")  # what a resumed run must share
@@ -270,12 +269,12 @@ class _Keeper(BaseCallback):
         record["curve"].append(point)
         if record["best"] is None or point["reward"] > record["best"]["reward"]:
             record["best"] = point
-            write_atomically(self.folder / "model.zip", to_bytes(self.model))
+            write(self.folder / "model.zip", to_bytes(self.model))
         record["ended"] = ended or self._why_to_end()
         record["finished"] = record["ended"] is not None
         if not record["finished"]:
-            write_atomically(self.folder / "checkpoint.zip", self._checkpoint())
-        write_atomically(self.folder / "run.json", to_json(record))
+            write(self.folder / "checkpoint.zip", self._checkpoint())
+        write(self.folder / "run.json", to_json(record))
         if record["finished"]:
             (self.folder / "checkpoint.zip").unlink(missing_ok=True)
 

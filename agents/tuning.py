@@ -7,9 +7,11 @@ proven bounds of the validation instances), a training run per trial in ``trial_
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import io
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +23,10 @@ from semcom_gym import __version__
 from semcom_gym.agents import hyperparams as hp
 from semcom_gym.agents import search_space
 from semcom_gym.agents.callbacks import Reference
-from semcom_gym.agents.store import check_identity, file_name, make_folder, read_json, to_json
+from semcom_gym.agents.store import check_identity, file_name, make_folder, read_json, to_json, write
 from semcom_gym.agents.training import Run, train
 from semcom_gym.agents.vec_env import make_vec_env
 from semcom_gym.envs import FADING_IDS, default_preset, validate
-from semcom_gym.envs.files import write_atomically
 
 STARTUP = 5  # trials drawn at random before the sampler models them, and finished ones before the pruner compares
 WARM_UP = 0.3  # of the validations of a run, before the pruner looks at it
@@ -95,15 +96,16 @@ def tune(
     fixed = {"preset": preset, "seed": seed, "evaluations": evaluations, "validation": validation}
     identity = {"env_id": env_id, "algo": algo, **fixed, "scored": scored, "overrides": overrides}
     identity |= {"hyperparams": settings, "search_space": dimensions, "version": __version__}
-    study = _open(optuna, folder, identity)
-    reference = _reference(folder, venv, min(scored, validation))
-    options = {**fixed, **overrides, "device": device, "reference": reference}
-    work = _Work(optuna, study, folder, identity, options)
-    with tqdm(total=trials, initial=min(work.index, trials), unit="trial", disable=not progress) as bar:
-        while work.index < trials:
-            work.next(progress)
-            bar.update()
-    return work.result()
+    with _storage_errors(folder):
+        study = _open(optuna, folder, identity)
+        reference = _reference(folder, venv, min(scored, validation))
+        options = {**fixed, **overrides, "device": device, "reference": reference}
+        work = _Work(optuna, study, folder, identity, options)
+        with tqdm(total=trials, initial=min(work.index, trials), unit="trial", disable=not progress) as bar:
+            while work.index < trials:
+                work.next(progress)
+                bar.update()
+        return work.result()
 
 
 def count(folder: str | Path) -> int:
@@ -202,7 +204,7 @@ class _Work:
         writer = csv.DictWriter(stream, [*COLUMNS, *self.space], lineterminator="\n")
         writer.writeheader()
         writer.writerows(found.trials)
-        write_atomically(self.folder / "trials.csv", stream.getvalue().encode())
+        write(self.folder / "trials.csv", stream.getvalue().encode())
         if found.best is None:
             return
         settings = self.settled[found.best["trial"]].user_attrs["record"]["hyperparams"]
@@ -211,7 +213,7 @@ class _Work:
             f"{self.identity['preset']}, seed {self.identity['seed']}: validation score {found.best['score']:.4f}.\n"
         )
         entry = yaml.safe_dump({self.identity["env_id"]: settings}, sort_keys=False)
-        write_atomically(self.folder / "best.yml", (about + entry).encode())
+        write(self.folder / "best.yml", (about + entry).encode())
 
 
 def require_optuna() -> Any:
@@ -224,6 +226,20 @@ def require_optuna() -> Any:
     return optuna
 
 
+@contextlib.contextmanager
+def _storage_errors(folder: Path) -> Iterator[None]:
+    """What the database cannot do, such as to grow on a full disk, as a ValueError in one line."""
+    from sqlalchemy.exc import DBAPIError
+
+    try:
+        yield
+    except Exception as error:
+        cause = error if isinstance(error, DBAPIError) else error.__cause__  # Optuna wraps most, not all
+        if isinstance(cause, DBAPIError):
+            raise ValueError(f"storage {str(folder / 'study.db')!r} cannot be used: {cause.orig}") from None
+        raise
+
+
 def _open(optuna: Any, folder: Path, identity: dict[str, Any]) -> Any:
     """Optuna's study in ``folder``, which must be of the same identity; a new one where there is none."""
     make_folder(folder)
@@ -231,8 +247,9 @@ def _open(optuna: Any, folder: Path, identity: dict[str, Any]) -> Any:
     if file.exists():
         check_identity(read_json(file, "study"), identity, f"study in {str(folder)!r}")
     else:
-        write_atomically(file, to_json(identity))
-    if data.exists() and not data.read_bytes().startswith(SQLITE):
+        write(file, to_json(identity))
+    content = data.read_bytes() if data.exists() else b""
+    if content and not content.startswith(SQLITE):  # of a database that could not be begun the file is empty
         raise ValueError(f"storage {str(data)!r} is corrupt: no SQLite file")
     steps = max(1, round(WARM_UP * identity["evaluations"]))
     pruner = optuna.pruners.MedianPruner(n_startup_trials=STARTUP, n_warmup_steps=steps)
@@ -248,7 +265,7 @@ def _reference(folder: Path, venv: Any, scored: int) -> Reference:
         instance = venv.problem.sample_split(venv.params, "validation", scored)
         found = Reference.prove(venv.problem, venv.params, instance)
         numbers = {name: [x if np.isfinite(x) else None for x in value] for name, value in vars(found).items()}
-        write_atomically(file, to_json(numbers))
+        write(file, to_json(numbers))
     stored = read_json(file, "reference")
     if set(stored) != {"anchor", "bound"}:
         raise ValueError(f"reference {str(file)!r} is corrupt: it must hold anchor and bound")

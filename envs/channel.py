@@ -10,6 +10,8 @@ import scipy.special
 
 from semcom_gym.envs.arrays import Array
 
+MAX_SHADOWING_DB = 40.0  # standard deviation; with more, a rare draw leaves the range of float32
+
 
 def distance_m(uniform: Array, min_distance_m: float, radius_m: float) -> Array:
     """Distance [m] of a user dropped uniformly over the ring between two radii, from a uniform variate in [0, 1)."""

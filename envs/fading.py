@@ -46,7 +46,7 @@ class Fading:
     def __post_init__(self) -> None:
         speeds = self.speed_range_m_s
         if not isinstance(speeds, (list, tuple)) or len(speeds) != 2:
-            raise ValueError(f"speed_range_m_s must be a pair (low, high), got {speeds!r}")
+            raise ValueError(f"speed_range_m_s must be a pair (low, high), got {validate.text(speeds)}")
         object.__setattr__(self, "speed_range_m_s", tuple(speeds))
         for end in speeds:
             validate.number("speed_range_m_s", end, open_low=False)

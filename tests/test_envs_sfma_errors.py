@@ -37,7 +37,7 @@ BAD_PARAMETERS = [
     ({"source_spread": 1.0}, ValueError, "source_spread must be finite, >= 0 and <= 0.99, got 1.0"),
     ({"content_correlation": 1.1}, ValueError, "content_correlation must be finite, >= 0 and <= 1, got 1.1"),
     ({"noise_psd_dbm_hz": 5.0}, ValueError, "noise_psd_dbm_hz must be finite, > -300 and <= 0, got 5.0"),
-    ({"shadowing_db": -1.0}, ValueError, "shadowing_db must be finite, >= 0, got -1.0"),
+    ({"shadowing_db": -1.0}, ValueError, "shadowing_db must be finite, >= 0 and <= 40, got -1.0"),
     ({"rayleigh": 1}, TypeError, "rayleigh must be True or False, got 1"),
     ({"min_distance_m": 300.0}, ValueError, "min_distance_m 300 exceeds cell_radius_m 250"),
     ({"min_ratio": 0.05}, ValueError, "curve 'synthetic_steep' starts at ratio 0.0625, above min_ratio"),

@@ -44,7 +44,7 @@ BAD_PARAMETERS = [
     ({"min_ratio": 0.4}, ValueError, "min_ratio must be finite, > 0 and <= 0.3, got 0.4"),
     ({"min_distance_m": 300.0}, ValueError, "min_distance_m 300 exceeds cell_radius_m 250"),
     ({"noise_psd_dbm_hz": 5.0}, ValueError, "noise_psd_dbm_hz must be finite, > -300 and <= 0, got 5.0"),
-    ({"shadowing_db": -1.0}, ValueError, "shadowing_db must be finite, >= 0, got -1.0"),
+    ({"shadowing_db": -1.0}, ValueError, "shadowing_db must be finite, >= 0 and <= 40, got -1.0"),
     ({"time_weight": 0.0}, ValueError, "time_weight must be finite, >= 0.001 and <= 0.999, got 0.0"),
     ({"time_weight": 1.0}, ValueError, "time_weight must be finite, >= 0.001 and <= 0.999, got 1.0"),
     ({"psnr_curve": "correct"}, ValueError, "unknown training curve 'correct'; valid: .*did you mean 'corrected'"),

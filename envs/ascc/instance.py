@@ -90,14 +90,15 @@ class Params:
     def _check_weights(self) -> None:
         if self.weights is None:
             return
+        shown = validate.text(self.weights)
         if not isinstance(self.weights, tuple) or len(self.weights) != self.num_users:
-            raise ValueError(f"weights must hold {self.num_users} numbers, one per user, got {self.weights!r}")
+            raise ValueError(f"weights must hold {self.num_users} numbers, one per user, got {shown}")
         for weight in self.weights:
-            validate.number("weight", weight)
+            validate.number("weights", weight)
 
     def _check_channel(self) -> None:
         if not isinstance(self.gain_range_db, tuple) or len(self.gain_range_db) != 2:
-            raise ValueError(f"gain_range_db must be a pair (low, high), got {self.gain_range_db!r}")
+            raise ValueError(f"gain_range_db must be a pair (low, high), got {validate.text(self.gain_range_db)}")
         low, high = self.gain_range_db
         for end in (low, high):
             validate.number("gain_range_db", end, low=-200.0, high=200.0)
@@ -108,7 +109,7 @@ class Params:
         shape = (self.num_users, self.num_antennas)
         try:
             rows = np.asarray(self.channel_matrix, complex)
-        except (TypeError, ValueError):  # ragged, or not numbers
+        except (TypeError, ValueError, OverflowError):  # ragged, or not numbers
             rows = np.empty(())
         if rows.shape != shape:
             raise ValueError(f"channel_matrix must have {shape[0]} rows of {shape[1]} numbers")

@@ -71,8 +71,8 @@ class Params:
             value = getattr(self, name)
             if isinstance(value, list):
                 object.__setattr__(self, name, tuple(value))
-        curves = (self.curves,) if isinstance(self.curves, str) else tuple(self.curves)
-        object.__setattr__(self, "curves", curves)
+        curves = self.curves if isinstance(self.curves, (list, tuple)) else (self.curves,)
+        object.__setattr__(self, "curves", tuple(curves))
         self._check_values()
         self._check_minimums()
         _ = self.curve_table  # a bad curve is an error of the parameters, not of the first step
@@ -84,17 +84,19 @@ class Params:
             validate.number(name, getattr(self, name))
         validate.not_above("min_distance_m", self.min_distance_m, "cell_radius_m", self.cell_radius_m)
         validate.number("noise_psd_dbm_hz", self.noise_psd_dbm_hz, low=-300.0, high=0.0)
-        validate.number("shadowing_db", self.shadowing_db, open_low=False)
+        validate.number("shadowing_db", self.shadowing_db, high=channel.MAX_SHADOWING_DB, open_low=False)
         validate.number("max_ratio", self.max_ratio, high=0.999)
         validate.interval("bandwidth_range_hz", self.bandwidth_range_hz)
         validate.interval("power_range_w", self.power_range_w)
         validate.choice("success model", self.success, SUCCESS_MODELS)
         if not isinstance(self.selection, bool):
-            raise TypeError(f"selection must be True or False, got {self.selection!r}")
-        if not self.service_weights or not self.curves:
-            raise ValueError("service_weights and curves must not be empty")
+            raise TypeError(f"selection must be True or False, got {validate.text(self.selection)}")
+        if not isinstance(self.service_weights, tuple) or not self.service_weights:
+            raise ValueError(f"service_weights must hold numbers, got {validate.text(self.service_weights)}")
+        if not self.curves:
+            raise ValueError("curves must not be empty")
         for weight in self.service_weights:
-            validate.number("service weight", weight)
+            validate.number("service_weights", weight)
 
     def _check_minimums(self) -> None:
         served = 1 if self.selection else self.num_users

@@ -82,10 +82,10 @@ class Params:
             validate.number(name, getattr(self, name), high=0.99, open_low=False)
         validate.number("content_correlation", self.content_correlation, high=1.0, open_low=False)
         validate.number("noise_psd_dbm_hz", self.noise_psd_dbm_hz, low=-300.0, high=0.0)
-        validate.number("shadowing_db", self.shadowing_db, open_low=False)
+        validate.number("shadowing_db", self.shadowing_db, high=channel.MAX_SHADOWING_DB, open_low=False)
         validate.number("extra_loss_db", self.extra_loss_db, low=-200.0, high=200.0)
         if not isinstance(self.rayleigh, bool):
-            raise TypeError(f"rayleigh must be True or False, got {self.rayleigh!r}")
+            raise TypeError(f"rayleigh must be True or False, got {validate.text(self.rayleigh)}")
         if self.profile.ratio_grid[0] > self.min_ratio:
             raise ValueError(f"curve {self.curve!r} starts at ratio {self.profile.ratio_grid[0]:g}, above min_ratio")
 

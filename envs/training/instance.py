@@ -65,7 +65,7 @@ class Params:
         for name in ("device_frequency_range_hz", "psnr_range_db", "device_cycles_range", "bs_cycles_range"):
             value = getattr(self, name)
             if not isinstance(value, (list, tuple)):
-                raise TypeError(f"{name} must be a pair (low, high), got {value!r}")
+                raise TypeError(f"{name} must be a pair (low, high), got {validate.text(value)}")
             object.__setattr__(self, name, tuple(value))
             validate.interval(name, value)
         validate.integer("num_users", self.num_users)
@@ -77,7 +77,7 @@ class Params:
         validate.number("max_ratio", self.max_ratio, high=1.0)
         validate.number("min_ratio", self.min_ratio, high=self.max_ratio)
         validate.number("noise_psd_dbm_hz", self.noise_psd_dbm_hz, low=-300.0, high=0.0)
-        validate.number("shadowing_db", self.shadowing_db, open_low=False)
+        validate.number("shadowing_db", self.shadowing_db, high=channel.MAX_SHADOWING_DB, open_low=False)
         validate.number("time_weight", self.time_weight, low=1e-3, high=1.0 - 1e-3, open_low=False)
         if self.psnr_range_db[1] > self.reachable_psnr_db:
             raise ValueError(

@@ -18,7 +18,7 @@ large one of S'. So every point comes with that slope and with a standard error 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 import scipy.optimize
@@ -28,8 +28,7 @@ from torch import Tensor, nn
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array
 from semcom_gym.transceivers import pixels
-from semcom_gym.transceivers.sfma import measure
-from semcom_gym.transceivers.sfma.network import USERS, Transceiver
+from semcom_gym.transceivers.sfma.network import USERS
 
 DRAWS = 200  # of the bootstrap
 FARTHEST_DB = 60.0  # no equivalent SNR beyond
@@ -50,11 +49,6 @@ class Estimate:
     equivalent_db: Array
     slope: Array
     extended: Array
-
-
-def sweep(network: Transceiver, pairs: Tensor, snr_db: float, shares: Sequence[float], seed: int = 0) -> Array:
-    """Mean squared error of both users at one SNR and every ratio, (D, n, 2)."""
-    return np.stack([measure.errors(network, pairs, snr_db, share, seed)[0].numpy() for share in shares])
 
 
 @torch.no_grad()
