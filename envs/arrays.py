@@ -117,7 +117,7 @@ def like(table: np.ndarray[Any, Any], x: Array) -> Array:
     """A constant table in the library and on the device of ``x``, in its type if the table holds fractions."""
     fractions = table.dtype.kind == "f"
     if isinstance(x, np.ndarray):
-        return table.astype(x.dtype) if fractions else table
+        return table.astype(x.dtype, copy=False) if fractions else table
     return namespace(x).asarray(table, dtype=x.dtype if fractions else None, device=x.device)
 
 
