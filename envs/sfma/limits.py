@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from semcom_gym.envs.arrays import (
     Array,
     at_least,
@@ -16,6 +18,7 @@ from semcom_gym.envs.arrays import (
     frozen,
     is_torch,
     larger,
+    like,
     namespace,
     rounding,
     total,
@@ -28,7 +31,7 @@ from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, TINY_HZ, TINY_W, Links
 
 FLOOR_STEPS = 3  # of Newton's method: four digits after the first, rounding after the third and the one that follows
-LADDER = (0.25, 0.5, 0.75, 1.0)
+LADDER = np.array((0.0, 0.25, 0.5, 0.75, 1.0))
 SECANTS = 2
 HOPELESS = 100.0  # times the budget: the floor of a group that no bandwidth can save
 
@@ -207,7 +210,7 @@ def least_move(start: Array, excess: Callable[[Array], Array]) -> Array:
     """
     xp = namespace(start)
     index = xp.arange(start.shape[0], device=start.device)
-    ends = xp.asarray((0.0, *LADDER), dtype=start.dtype, device=start.device)
+    ends = like(LADDER, start)
     values = xp.concat([at_least(start, 0.0)[None], excess(ends[1:, None] + xp.zeros_like(start))])
     meets = values <= 0
     some = xp.any(meets, axis=0)

@@ -81,7 +81,8 @@ def best_matching(score: Array, users: int) -> Array:
         matchings, within = _all_matchings(users)
         return matchings[np.argmax(score.astype(float, copy=False) @ within, axis=1)]
     if users > ENUMERATED_USERS:
-        return like(np.stack([_blossom(row, users) for row in to_numpy(score).astype(float)]), score)
+        found = np.stack([_blossom(row, users) for row in to_numpy(score).astype(float)])
+        return namespace(score).asarray(found, device=score.device)
     xp = namespace(score)
     by_pair = in_order(turned(score))
     values = [xp.zeros_like(by_pair[:1])]
