@@ -25,8 +25,9 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
     Same seeds, same trajectories as ``num_envs`` scalar environments, up to ``dtype``. With ``backend="torch"``
     observations, rewards and infos are tensors on ``device`` and the reward is differentiable in the action.
 
-    With ``pool=N`` all instances are among the first N of the train stream, drawn once: a sub-environment's seed decides
-    which of them it meets. They and their observations lie on ``device``, so that a step draws, builds and copies none.
+    With ``pool=N`` all instances are among the first N of the train stream, drawn once: a sub-environment's seed
+    decides which of them it meets. They and their observations lie on ``device``, so that a step draws, builds and
+    copies none.
     """
 
     poolable: ClassVar[bool] = True  # an episode is one instance
@@ -81,6 +82,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
     # ``picks`` holds the rows of the pool that the next ``depth`` instances of every sub-environment are.
     def _fill_pool(self) -> None:
         """Draw the instances of the pool and look at them, a part that fits the cache at a time."""
+        assert self.pool is not None
         rng = problems.split_stream("train")
         rows = max(1, CHUNK // self.problem.uniforms_per_instance(self.params))
         parts = [self.problem.sample(self.params, rng, min(rows, self.pool - k)) for k in range(0, self.pool, rows)]
