@@ -12,7 +12,7 @@ from stable_baselines3.common.monitor import Monitor
 from stable_baselines3.common.vec_env import VecEnv
 
 from semcom_gym.envs import default_preset
-from semcom_gym.envs.arrays import Array, Batch, is_torch, to_numpy
+from semcom_gym.envs.arrays import Array, Batch, frozen, is_torch, namespace, to_numpy
 
 PER_USER = "terms"  # the entry of a step's info that holds arrays per user
 
@@ -53,7 +53,6 @@ class SB3VecEnv(VecEnv):
         observation, _ = self.venv.reset(seed=seeds, options=self._batch_options)
         self._reset_seeds()
         self._batch_options = None
-        self._returns = np.zeros(self.num_envs)
         self._lengths = np.zeros(self.num_envs, int)
         self._fresh = np.ones(self.num_envs, bool)
         return to_numpy(observation)
@@ -75,7 +74,9 @@ class SB3VecEnv(VecEnv):
         if self._done.any():
             self.final_info = _ended(info["final_info"], self._done)
             self._last_observation = info["final_obs"]
-        self._returns = np.where(self._fresh, 0.0, self._returns) + to_numpy(reward)
+        gained = namespace(reward).astype(frozen(reward), namespace(reward).float64)
+        before = 0.0 if self._fresh.all() else namespace(reward).where(self._ended, 0.0, self._returns)
+        self._returns, self._ended = gained + before, done  # rewards stay on the device until an episode is reported
         self._lengths = np.where(self._fresh, 0, self._lengths) + 1
         self._fresh = self._done
         return observation, reward, done
@@ -83,7 +84,7 @@ class SB3VecEnv(VecEnv):
     def finished_episodes(self, most: int | None = None) -> list[dict[str, float]]:
         """Return r, length l and time t [s] of the episodes that ended in the last step, at most ``most`` of them."""
         seconds = round(time.time() - self._start, 6)
-        which = np.flatnonzero(self._done)[:most]
+        which: Any = slice(most) if self._done.all() else np.flatnonzero(self._done)[:most]
         pairs = zip(self._returns[which].tolist(), self._lengths[which].tolist(), strict=True)
         return [{"r": r, "l": length, "t": seconds} for r, length in pairs]
 

@@ -11,7 +11,7 @@ from semcom_gym.benchmarks import protocol, summary
 from semcom_gym.benchmarks.commands import Job, add
 from semcom_gym.envs import validate
 
-GROUPS = ("scalar", "vector", "solver", "agent")
+GROUPS = ("scalar", "vector", "solver", "agent", "limits")
 STEPWISE = "SemCom/SFMAPairing-v0"  # the published algorithm is that of the id that decides at once
 PAPER_METHODS = (
     *((env_id, None, method) for env_id, method in summary.PUBLISHED.items() if env_id != STEPWISE),
@@ -27,7 +27,7 @@ def add_to(commands: Any) -> None:
         "  semcom-gym speed --out docs/results/speed.json",
     )  # fmt: skip
     speed.add_argument("--repeats", type=int, default=5, help="measurements per row (default: %(default)s)")
-    speed.add_argument("--seconds", type=float, default=0.5, help="length of one measurement (default: %(default)s)")
+    speed.add_argument("--seconds", type=float, default=0.3, help="length of one measurement (default: %(default)s)")
     speed.add_argument("--device", default="cpu", help="where the torch rows run: cpu, cuda (default: %(default)s)")
     speed.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     speed.add_argument("--only", nargs="+", metavar="GROUP", help=f"{', '.join(GROUPS)} (default: all)")
@@ -43,7 +43,7 @@ def add_to(commands: Any) -> None:
 
 
 def _speed(args: argparse.Namespace) -> Job:
-    from semcom_gym.benchmarks import speed
+    from semcom_gym.benchmarks import limits, speed
 
     for name in ("repeats", "threads"):
         validate.integer(f"--{name}", getattr(args, name))
@@ -60,19 +60,21 @@ def _speed(args: argparse.Namespace) -> Job:
 
     torch.set_num_threads(args.threads)
     protocol.make_vector(next(iter(envs.IDS)), 1, backend="torch", device=args.device)
-    return Job(lambda: _run_speed(speed, args, groups), speed.text)
+    return Job(lambda: _run_speed(speed, limits, args, groups), speed.text)
 
 
-def _run_speed(speed: Any, args: argparse.Namespace, groups: Any) -> dict[str, Any]:
+def _run_speed(speed: Any, limits: Any, args: argparse.Namespace, groups: Any) -> dict[str, Any]:
     makers = {
-        "scalar": speed.scalar_items,
+        "scalar": lambda: [*speed.scalar_items(), *speed.other_items()],
         "vector": lambda: speed.vector_items(args.batches, args.device),
         "solver": lambda: [row for case in PAPER_METHODS for row in speed.solver_items(*case)],
         "agent": lambda: [row for env_id in envs.IDS for row in speed.agent_items(env_id, args.device)],
     }
-    items = [item for group in groups for item in makers[group]()]
+    items = [item for group in groups if group in makers for item in makers[group]()]
     rows = speed.measure(items, args.repeats, args.seconds)
     found = {"machine": speed.machine(args.threads), "repeats": args.repeats, "seconds": args.seconds, "rows": rows}
+    if "limits" in groups:
+        found["limits"] = limits.table_of(list(envs.IDS))
     if args.out:
         speed.write(found, Path(args.out))
     return found

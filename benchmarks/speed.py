@@ -8,6 +8,8 @@ per second of wall time and per second of CPU time.
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import importlib.util
 import os
 import platform
 import statistics
@@ -25,12 +27,17 @@ from semcom_gym.benchmarks import protocol, store, table
 from semcom_gym.benchmarks.progress import bar
 
 CARTPOLE = "CartPole-v1"
+_CARTPOLE_ROW = f"gym.make {CARTPOLE}"
 DRAWN = 256  # actions drawn ahead
 VECTOR_DRAWN = 8
 SOLVER_BATCH = 256
 SOLVER_BATCHES = {"sfma": 64}  # of problems whose batched solver takes tens of milliseconds per instance
 SLOW_BATCH = 4  # instances of a method that goes through cvxpy
-PACKAGES = ("semcom-gym", "gymnasium", "numpy", "scipy", "torch", "cvxpy", "stable-baselines3")
+LONGEST = 5.0  # seconds that a row takes, warm-up aside, unless one measurement alone takes more
+POOL = 4096  # instances of the rows on a pool
+OTHERS = {"mobile_env": "mobile-small-central-v0", "linkgym": "linkgym/LinkAdaptation-v0"}
+"""Environments of others for wireless networks, measured where they are installed: module and id."""
+PACKAGES = ("semcom-gym", "gymnasium", "numpy", "scipy", "torch", "cvxpy", "stable-baselines3", "mobile-env", "linkgym")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,15 +52,25 @@ class Item:
 
 
 def measure(items: list[Item], repeats: int, seconds: float) -> list[dict[str, Any]]:
-    """Time every item ``repeats`` times for at least ``seconds`` each; one row per item."""
+    """Time every item ``repeats`` times for at least ``seconds`` each; one row per item.
+
+    An item whose work takes so long that this would be more than ``LONGEST`` seconds is timed less often.
+    """
     rates: dict[str, list[tuple[float, float]]] = {item.name: [] for item in items}
-    with bar(repeats * len(items), "speed") as progress:
+    with bar((repeats + 1) * len(items), "speed") as progress:
+        times = {}
         for item in items:
+            progress.set_postfix_str(item.name)
+            start = time.perf_counter()
             item.work()  # warm-up
-        for _ in range(repeats):
+            each = max(time.perf_counter() - start, seconds)
+            times[item.name] = min(repeats, max(1, int(LONGEST / each))) if each > seconds else repeats
+            progress.update()
+        for turn in range(repeats):
             for item in items:
-                progress.set_postfix_str(item.name)
-                rates[item.name].append(_rate(item.work, seconds))
+                if turn < times[item.name]:
+                    progress.set_postfix_str(item.name)
+                    rates[item.name].append(_rate(item.work, seconds))
                 progress.update()
     wall = {name: statistics.median(rate[0] for rate in found) for name, found in rates.items()}
     cpu = {name: statistics.median(rate[1] for rate in found) for name, found in rates.items()}
@@ -66,6 +83,7 @@ def measure(items: list[Item], repeats: int, seconds: float) -> list[dict[str, A
             "per_cpu_second": cpu[item.name],
             "slowest": min(rate[0] for rate in rates[item.name]),
             "fastest": max(rate[0] for rate in rates[item.name]),
+            "times": times[item.name],
             "against": item.against,
             "ratio": wall[item.name] / wall[item.against] if item.against else None,
         }
@@ -87,8 +105,21 @@ def scalar_items() -> list[Item]:
     rows = []
     for env_id in (CARTPOLE, *envs.IDS):
         env = gym.make(env_id)
-        against = None if env_id == CARTPOLE else f"gym.make {CARTPOLE}"
+        against = None if env_id == CARTPOLE else _CARTPOLE_ROW
         rows.append(Item("scalar", f"gym.make {env_id}", "steps", _scalar_work(env), against))
+    return rows
+
+
+def other_items() -> list[Item]:
+    """step and reset of the OTHERS that are installed.
+
+    Raises ImportError for one that is there but cannot be imported.
+    """
+    rows = []
+    for module, env_id in OTHERS.items():
+        if importlib.util.find_spec(module) is not None:
+            importlib.import_module(module)  # registers its ids
+            rows.append(Item("scalar", f"gym.make {env_id}", "steps", _scalar_work(gym.make(env_id)), _CARTPOLE_ROW))
     return rows
 
 
@@ -117,9 +148,11 @@ def _drawn(env: Any, count: int) -> Callable[[int], Any]:
 
 
 def vector_items(batches: Sequence[int], device: str = "cpu") -> list[Item]:
-    """step of the vector environments (they reset themselves), every id on NumPy and torch, and CartPole.
+    """step of the vector environments (they reset themselves), every id on NumPy and torch, with new instances all the
+    time and with those of a pool, and CartPole.
 
-    An id whose decisions take several steps has no torch backend. Raises ValueError for a device that cannot be used.
+    An id whose decisions take several steps is measured on NumPy with new instances. Raises ValueError for a device
+    that cannot be used.
     """
     rows = []
     for n in batches:
@@ -127,11 +160,13 @@ def vector_items(batches: Sequence[int], device: str = "cpu") -> list[Item]:
         rows.append(Item("vector", cartpole, "steps", _vector_work(_cartpole(n), n)))
         for env_id in envs.IDS:
             stepwise = protocol.is_stepwise(protocol.make_vector(env_id, 1))
-            for backend in ("numpy",) if stepwise else ("numpy", "torch"):
+            for backend, pool in ((b, p) for p in (None, POOL) for b in ("numpy", "torch")):
+                if stepwise and (backend, pool) != ("numpy", None):
+                    continue
                 where = device if backend == "torch" else "cpu"
-                env = protocol.make_vector(env_id, n, backend=backend, device=where)
-                name = f"vector {env_id} {backend}{'' if where == 'cpu' else ' ' + where} x{n}"
-                rows.append(Item("vector", name, "steps", _vector_work(env, n), cartpole))
+                env = protocol.make_vector(env_id, n, backend=backend, device=where, pool=pool)
+                words = [env_id, backend, *(["pool"] if pool else []), *([where] if where != "cpu" else []), f"x{n}"]
+                rows.append(Item("vector", f"vector {' '.join(words)}", "steps", _vector_work(env, n), cartpole))
     return rows
 
 
@@ -245,9 +280,26 @@ def text(found: dict[str, Any]) -> str:
          f"{row['ratio']:.3g}" if row["ratio"] else "", row["against"] or ""]
         for row in found["rows"]
     ]  # fmt: skip
+    parts = [table.aligned(header, rows, left=(0, 1, 5))]
+    if found.get("limits"):
+        parts.append(_limits_text(found["limits"]))
     host = found["machine"]
     about = f"{host['processor']}, {host['cores']} cores, load {host['load_average']:.1f}"
-    return f"{table.aligned(header, rows, left=(0, 1, 5))}\n\n{about}, torch threads {host['torch_threads']}"
+    return "\n\n".join([*parts, f"{about}, torch threads {host['torch_threads']}"])
+
+
+def _limits_text(limits: dict[str, Any]) -> str:
+    """What a step takes and the most steps per second that leaves one core."""
+    header = ("a step of", "operations", "alone", "bytes", "in, out", "exp, log, ...", "as written", "fused", "single")
+    names = ("operations", "operations_alone", "bytes", "least_bytes", "functions", "as_written", "fused", "single")
+    rows = [[row["name"], *(_count(row[name]) for name in names)] for row in limits["rows"]]
+    core = limits["rates"]
+    about = (
+        f"the last three: most steps per second, batch {limits['batch']}; this core copies "
+        f"{core['copy_bytes_per_second'] / 1e9:.3g} GB/s ({core['cached_bytes_per_second'] / 1e9:.3g} within the cache), "
+        f"makes {core['exp_per_second'] / 1e9:.3g}e9 exp/s and an operation in {core['call_seconds'] * 1e6:.2f} us"
+    )
+    return f"{table.aligned(header, rows, left=(0,))}\n{about}"
 
 
 def _count(value: float) -> str:

@@ -113,12 +113,37 @@ def frozen(x: Array) -> Array:
     return x if isinstance(x, np.ndarray) else x.detach()
 
 
+class _Same:
+    """A table as the key of a cache: itself, whatever it holds. Tables are constants."""
+
+    def __init__(self, table: np.ndarray[Any, Any]) -> None:
+        self.table = table
+
+    def __hash__(self) -> int:
+        return id(self.table)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.table is other.table
+
+
+@functools.lru_cache(512)
+def _placed(key: _Same, dtype: Any, device: Any) -> Array:
+    """The table as a tensor, once: every copy from the host makes a GPU wait."""
+    import torch
+
+    with torch.inference_mode(False):
+        return torch.tensor(key.table, dtype=dtype, device=device)
+
+
 def like(table: np.ndarray[Any, Any], x: Array) -> Array:
-    """A constant table in the library and on the device of ``x``, in its type if the table holds fractions."""
+    """A constant table in the library and on the device of ``x``, in its type if the table holds fractions.
+
+    Neither the table nor the answer may be written to.
+    """
     fractions = table.dtype.kind == "f"
     if isinstance(x, np.ndarray):
-        return table.astype(x.dtype) if fractions else table
-    return namespace(x).asarray(table, dtype=x.dtype if fractions else None, device=x.device)
+        return table.astype(x.dtype, copy=False) if fractions else table
+    return _placed(_Same(table), x.dtype if fractions else None, x.device)
 
 
 def flat(blocks: Sequence[Array], cell: Sequence[float]) -> Array:

@@ -78,6 +78,8 @@ class FadingVectorEnv(FadingSetup, AllocationVectorEnv):
     reward is differentiable in the actions so far, through the energy that they left; ``cut_gradient`` ends that.
     """
 
+    poolable = False
+
     def alike(self, num_envs: int) -> FadingVectorEnv:
         """The same environment with ``num_envs``, on NumPy in float64: to measure on."""
         return type(self)(num_envs, dtype="float64", **self._made_with)

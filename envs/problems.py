@@ -115,9 +115,7 @@ class Problem:
 
     def sample_split(self, params: Any, split: str, n: int = 100) -> Any:
         """The first ``n`` instances of the fixed train, validation or test stream; the streams are disjoint."""
-        validate.choice("split", split, SPLITS)
-        seed = np.random.SeedSequence(SPLIT_ENTROPY, spawn_key=(SPLITS.index(split),))
-        return self.sample(params, np.random.default_rng(seed), n)
+        return self.sample(params, split_stream(split), n)
 
     def evaluate(self, params: Any, instance: Any, allocation: Any) -> Outcome:
         """Objective, violations and terms of a batch of allocations, after checking shapes, signs and finiteness."""
@@ -161,6 +159,12 @@ class Problem:
     def _check_params(self, params: Any) -> None:
         if not isinstance(params, self.Params):
             raise TypeError(f"params must be {self.name} Params, got {type(params).__name__}")
+
+
+def split_stream(split: str) -> np.random.Generator:
+    """The generator that the instances of a split come from. Raises ValueError for an unknown split."""
+    validate.choice("split", split, SPLITS)
+    return np.random.default_rng(np.random.SeedSequence(SPLIT_ENTROPY, spawn_key=(SPLITS.index(split),)))
 
 
 def problem(name: str) -> Problem:

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from typing import Any, ClassVar
 
 import gymnasium as gym
 import numpy as np
 from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
-from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, is_torch, namespace, usable_device
+from semcom_gym.envs import problems, validate
+from semcom_gym.envs.arrays import Array, concatenate, is_torch, namespace, usable_device
 from semcom_gym.envs.core import Setup
 from semcom_gym.envs.outcome import Outcome
 
 CHUNK = 1 << 15  # uniform variates turned into instances at a time: where NumPy's temporaries still fit the cache
-POOL = 1 << 22  # uniform variates drawn ahead, over all sub-environments
+POOL = 1 << 21  # uniform variates drawn ahead, over all sub-environments: more memory costs more than it saves
 
 
 class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
@@ -24,8 +24,13 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
 
     Same seeds, same trajectories as ``num_envs`` scalar environments, up to ``dtype``. With ``backend="torch"``
     observations, rewards and infos are tensors on ``device`` and the reward is differentiable in the action.
+
+    With ``pool=N`` all instances are among the first N of the train stream, drawn once: a sub-environment's seed
+    decides which of them it meets. They and their observations lie on ``device``, so that a step draws, builds and
+    copies none.
     """
 
+    poolable: ClassVar[bool] = True  # an episode is one instance
     metadata: dict[str, Any] = {"autoreset_mode": AutoresetMode.SAME_STEP, "render_modes": []}
 
     def __init__(
@@ -37,13 +42,21 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         backend: str = "numpy",
         device: str = "cpu",
         dtype: str = "float32",
+        pool: int | None = None,
         render_mode: str | None = None,
         **overrides: Any,
     ) -> None:
-        """backend: numpy or torch; device: of torch; dtype: float32 or float64 of instances, actions and rewards."""
+        """backend: numpy or torch; device: of torch; dtype: float32 or float64 of instances, actions and rewards.
+
+        pool: how many instances to draw once and then pick from, None for new ones all the time.
+        """
         validate.integer("num_envs", num_envs)
         validate.choice("backend", backend, ("numpy", "torch"))
         validate.choice("dtype", dtype, ("float32", "float64"))
+        if pool is not None:
+            validate.integer("pool", pool)
+            if not self.poolable:
+                raise ValueError(f"{type(self).__name__} draws whole episodes: it takes no pool of instances")
         if render_mode is not None:
             raise ValueError("a vector environment does not render; render one made by gym.make")
         self._set_up(preset, penalty, overrides)
@@ -56,13 +69,37 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         self.backend, self.dtype = backend, np.dtype(dtype)
         self.device = _torch_device(backend, device)
         self.instance: Any = None
+        self.pool = pool
         self._pool: Any = None
         self._observations: Any = None
+        self._everywhere: Any = None
         self._lent = False
         self._rngs: list[np.random.Generator] = []
-        self._depth = max(1, min(256, POOL // (num_envs * self.problem.uniforms_per_instance(self.params))))
+        each = 1 if pool else self.problem.uniforms_per_instance(self.params)
+        self._depth = max(1, min(256, POOL // (num_envs * each)))
 
-    # --- instances -----------------------------------------------------------------------------------------------
+    # --- instances of a pool ---------------------------------------------------------------------------------------
+    # ``picks`` holds the rows of the pool that the next ``depth`` instances of every sub-environment are.
+    def _fill_pool(self) -> None:
+        """Draw the instances of the pool and look at them, a part that fits the cache at a time."""
+        assert self.pool is not None
+        rng = problems.split_stream("train")
+        rows = max(1, CHUNK // self.problem.uniforms_per_instance(self.params))
+        parts = [self.problem.sample(self.params, rng, min(rows, self.pool - k)) for k in range(0, self.pool, rows)]
+        self._observations = self._place_array(np.concatenate([self._observe(part) for part in parts]))
+        self._pool = self._place(concatenate(parts))
+        self._picks = np.empty((self._depth, self.num_envs), np.int64)
+
+    def _pick(self, which: np.ndarray[Any, Any]) -> None:
+        """Pick the next ``depth`` instances of some sub-environments."""
+        if self._pool is None:
+            self._fill_pool()
+        for index in which:
+            self._picks[:, index] = self._rngs[index].integers(self.pool, size=self._depth)
+        self._cursor[which] = 0
+        self._placed_picks = self._place_array(self._picks.ravel())
+
+    # --- instances that are always new -----------------------------------------------------------------------------
     # The pool holds the next ``depth`` instances of every sub-environment, row ``slot * num_envs + index``. While all
     # are at the same slot, as one-decision episodes are, a step's instances are a slice of it and nothing is copied.
     def _refill(self, which: np.ndarray[Any, Any]) -> None:
@@ -115,7 +152,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         which = np.arange(self.num_envs) if which is None else which
         spent = np.arange(self.num_envs) if self._pool is None else which[self._cursor[which] >= self._depth]
         if len(spent):
-            self._refill(spent)
+            (self._refill if self.pool is None else self._pick)(spent)
         slots = self._cursor[which]
         self._cursor[which] += 1
         if everyone and bool((slots == slots[0]).all()):
@@ -123,8 +160,10 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
             self._lent = True
         else:
             rows = slots * self.num_envs + which
+        if self.pool is not None:
+            rows = self._placed_picks[rows]
         if everyone:
-            self.instance, self._observation = self._pool[rows], self._observations[rows]
+            self.instance, self._observation = self._pool.map(lambda x: _rows(x, rows)), _rows(self._observations, rows)
         else:
             self.instance, self._observation = self.instance.map(_copy), _copy(self._observation)
             for name, value in vars(self.instance).items():
@@ -191,7 +230,9 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         return final | {"terms": outcome.terms}
 
     def _ones(self) -> Array:
-        return self._place_array(np.ones(self.num_envs, bool))
+        if self._everywhere is None:
+            self._everywhere = self._place_array(np.ones(self.num_envs, bool))
+        return _copy(self._everywhere)
 
     def _check_actions(self, actions: Any) -> Array:
         if self.backend == "torch":
@@ -211,6 +252,11 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
 
 def _copy(x: Array) -> Array:
     return x.clone() if is_torch(x) else x.copy()
+
+
+def _rows(x: Array, rows: Any) -> Array:
+    """``x[rows]``: a view for a slice, else a copy (``take`` copies rows two to three times faster than indexing)."""
+    return x[rows] if isinstance(rows, slice) or not isinstance(x, np.ndarray) else x.take(rows, 0)
 
 
 def _torch_device(backend: str, device: str) -> Any:

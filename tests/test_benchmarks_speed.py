@@ -1,6 +1,8 @@
 """The speed table: rows, ratios and what it ran on. No timing decides a test."""
 
+import importlib
 import json
+import time
 
 import gymnasium as gym
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from semcom_gym import envs
 from semcom_gym.baselines import sfma
 from semcom_gym.baselines.solution import Method
-from semcom_gym.benchmarks import protocol, speed
+from semcom_gym.benchmarks import limits, protocol, speed
 
 torch = pytest.importorskip("torch")
 
@@ -47,11 +49,71 @@ def test_every_environment_is_measured_beside_cartpole():
     for env_id in envs.IDS:
         assert f"gym.make {env_id}" in names
         assert f"vector {env_id} numpy x4" in names
-        assert (f"vector {env_id} torch x4" in names) == (env_id != "SemCom/SFMAPairing-v0")
+        for kind in ("torch", "numpy pool", "torch pool"):
+            assert (f"vector {env_id} {kind} x4" in names) == (env_id != "SemCom/SFMAPairing-v0")
     assert all(item.against in names for item in items if item.against)
     scalar = len(envs.IDS) + 1
     assert [item.work() for item in items[:scalar]] == [speed.DRAWN] * scalar
     assert {item.work() for item in items[scalar:]} == {4 * speed.VECTOR_DRAWN}
+
+
+def test_what_takes_long_is_timed_less_often(monkeypatch):
+    monkeypatch.setattr(speed, "LONGEST", 0.05)
+    calls = []
+
+    def long():
+        calls.append("long")
+        time.sleep(0.03)
+        return 1
+
+    rows = speed.measure(
+        [speed.Item("g", "long", "n", long), speed.Item("g", "short", "n", lambda: 1)], repeats=4, seconds=0.001
+    )
+    assert [row["times"] for row in rows] == [1, 4]
+    assert len(calls) == 2
+
+
+def test_environments_of_others_only_where_they_are(monkeypatch, tmp_path):
+    monkeypatch.setattr(speed, "OTHERS", {"nobody_has_this": "No-v0", "stand_in_for_another": "StandIn-v0"})
+    assert speed.other_items() == []
+    register = "import gymnasium\ngymnasium.register('StandIn-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
+    (tmp_path / "stand_in_for_another.py").write_text(register)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (item,) = speed.other_items()
+    assert (item.name, item.against) == ("gym.make StandIn-v0", "gym.make CartPole-v1")
+    assert item.work() == speed.DRAWN
+    (tmp_path / "nobody_has_this.py").write_text("import nobody_has_that\n")
+    importlib.invalidate_caches()
+    with pytest.raises(ImportError, match="nobody_has_that"):
+        speed.other_items()
+
+
+def test_operations_are_counted():
+    counter = limits._counter()
+    x = torch.ones(6, 5)
+    with counter:
+        y = torch.exp(x)  # 30 read, 30 written
+        y[2]  # a view
+        z = x.take(torch.tensor([1, 2]))  # 2 indices of 8 bytes, 2 values read and written
+    assert (counter.operations, counter.functions) == (2, 30)
+    assert counter.bytes == 4 * 60 + 8 * 2 + 4 * 2 * 2
+    assert z.shape == (2,)
+    assert y.shape == (6, 5)
+
+
+def test_bounds_of_a_step():
+    counted = limits.count("SemCom/CRRA-v0", batch=16)
+    assert counted["bytes"] > counted["least_bytes"] > 4 * 10  # at least a number for every user
+    assert counted["functions"] >= 20  # Shannon's logarithm and the task's exponential, of ten users
+    assert counted["operations_alone"] == pytest.approx(counted["operations"], rel=0.1), "nothing depends on values"
+    core = {"copy_bytes_per_second": 1e9, "cached_bytes_per_second": 4e9, "exp_per_second": 1e9, "call_seconds": 1e-6}
+    found = limits.bounds(counted, core, batch=16)
+    assert found["fused"] > found["as_written"] > found["single"]
+    assert found["single"] == pytest.approx(1e6 / counted["operations_alone"])
+    faster = limits.bounds(
+        counted, {name: value * 2 for name, value in core.items()} | {"call_seconds": 5e-7}, batch=16
+    )
+    assert {name: faster[name] / found[name] for name in found} == pytest.approx(dict.fromkeys(found, 2.0))
 
 
 def test_choices_are_those_allowed():

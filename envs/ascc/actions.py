@@ -90,7 +90,7 @@ def _index(params: Params, sinr: Array, entry: Array) -> Array:
     interpolated tables; the former has none, as its best entry is 0 and needs no search.
     """
     xp = namespace(entry)
-    last = like(params.rate_counts - 1.0, entry)
+    last = like(params.last_index, entry)
     if params.rate_action == "relative":
         wish = physics.best_index(params, sinr) + last * entry * xp.abs(entry)
         return xp.minimum(at_least(xp.round(wish), 0.0), last)

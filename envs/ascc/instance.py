@@ -122,7 +122,7 @@ class Params:
         """K_d."""
         return (self.num_users + 1) // 2 if self.num_data_users is None else self.num_data_users
 
-    @property
+    @functools.cached_property
     def semantic(self) -> np.ndarray[Any, Any]:
         """(K,) whether a user is a semantic one."""
         return np.arange(self.num_users) >= self.data_users
@@ -151,6 +151,11 @@ class Params:
         """(K,) how many codecs a user chooses from [N_o or N_s]."""
         data, semantic = (len(table) for table in self.tables)
         return np.where(self.semantic, semantic, data)
+
+    @functools.cached_property
+    def last_index(self) -> np.ndarray[Any, Any]:
+        """(K,) the last of them, as a number that indices between codecs are compared to."""
+        return self.rate_counts - 1.0
 
     @functools.cached_property
     def curve_table(self) -> np.ndarray[Any, Any]:

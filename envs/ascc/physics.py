@@ -70,7 +70,7 @@ def columns(params: Params, index: Array) -> list[Array]:
     """Source rate [bit], d_s, d_c, a_1, a_0 of (12), (13) at rate indices (n, K); linear in between, (26)-(30)."""
     xp = namespace(index)
     low = at_least(xp.floor(index), 0.0)
-    top = like(params.rate_counts - 2.0, index)
+    top = like(params.last_index, index) - 1.0
     low = xp.minimum(low, top)
     part = index - low
     table = like(params.curve_table, index)

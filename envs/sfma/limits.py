@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from semcom_gym.envs.arrays import (
     Array,
     at_least,
@@ -16,6 +18,7 @@ from semcom_gym.envs.arrays import (
     frozen,
     is_torch,
     larger,
+    like,
     namespace,
     rounding,
     total,
@@ -28,7 +31,7 @@ from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, TINY_HZ, TINY_W, Links
 
 FLOOR_STEPS = 3  # of Newton's method: four digits after the first, rounding after the third and the one that follows
-LADDER = (0.25, 0.5, 0.75, 1.0)
+LADDER = np.array((0.0, 0.25, 0.5, 0.75, 1.0))
 SECANTS = 2
 HOPELESS = 100.0  # times the budget: the floor of a group that no bandwidth can save
 
@@ -206,13 +209,12 @@ def least_move(start: Array, excess: Callable[[Array], Array]) -> Array:
     then secant steps below it; the end of the bracket that meets the limit is returned.
     """
     xp = namespace(start)
-    n = start.shape[0]
-    ends = xp.asarray((0.0, *LADDER), dtype=start.dtype, device=start.device)
-    each = excess(xp.broadcast_to(ends[1:, None], (len(LADDER), n)))
-    values = xp.concat([at_least(start, 0.0)[None], each])
+    index = xp.arange(start.shape[0], device=start.device)
+    ends = like(LADDER, start)
+    values = xp.concat([at_least(start, 0.0)[None], excess(ends[1:, None] + xp.zeros_like(start))])
     meets = values <= 0
-    rung = at_least(xp.argmax(xp.astype(meets, start.dtype), axis=0), 1)
-    index = xp.arange(n, device=start.device)
+    some = xp.any(meets, axis=0)
+    rung = at_least(xp.argmax(xp.astype(meets, xp.int8), axis=0), 1)
     low, high = ends[rung - 1], ends[rung]
     at_low, at_high = values[rung - 1, index], values[rung, index]
     for _ in range(SECANTS):
@@ -223,4 +225,4 @@ def least_move(start: Array, excess: Callable[[Array], Array]) -> Array:
         better = value <= 0
         low, at_low = xp.where(better, low, t), xp.where(better, at_low, value)
         high, at_high = xp.where(better, t, high), xp.where(better, value, at_high)
-    return xp.where(xp.any(meets, axis=0), high, ends[-1]) * (start > 0)
+    return xp.where(some, high, ends[-1]) * (start > 0)

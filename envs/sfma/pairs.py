@@ -11,6 +11,7 @@ from semcom_gym.envs.arrays import Array, frozen, in_order, like, namespace, to_
 
 ENUMERATED_USERS = 14  # up to here all matchings are compared, level by level; above, a blossom algorithm
 BLOSSOM_SCALE = 2.0**40  # it wants integers
+LISTED_USERS, LISTED_ROWS = 10, 32  # 945 matchings; for more rows the levels are faster
 
 
 def count(users: int) -> int:
@@ -53,14 +54,35 @@ def _levels(users: int) -> list[tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]
     return levels
 
 
+@functools.cache
+def _all_matchings(users: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The perfect matchings in lexicographic order: their pairs (matchings, N / 2), and which pair is in which, (M,
+    matchings) 0 or 1.
+    """
+    levels = _levels(users)
+    state, rows = np.zeros(1, np.int64), np.empty((1, 0), np.int64)
+    for pairs, rest in reversed(levels):
+        choices = len(pairs)
+        rows = np.concatenate([rows.repeat(choices, 0), pairs.T[state].reshape(-1, 1)], axis=1)
+        state = rest.T[state].ravel()
+    within = np.zeros((count(users), len(rows)))
+    within[rows, np.arange(len(rows))[:, None]] = 1.0
+    return np.sort(rows, axis=1), within
+
+
 def best_matching(score: Array, users: int) -> Array:
     """(n, N / 2) the pairs, in rising order, of the perfect matching with the largest total of ``score`` (n, M).
 
-    Exact: dynamic programming over the free users up to ``ENUMERATED_USERS``, rustworkx's blossom algorithm above.
+    Exact: dynamic programming over the free users up to ``ENUMERATED_USERS``, rustworkx's blossom algorithm above; for
+    a few rows and users the totals of all matchings. Where totals are equal, the first in lexicographic order.
     """
     score = frozen(score)
+    if users <= LISTED_USERS and len(score) <= LISTED_ROWS and isinstance(score, np.ndarray):
+        matchings, within = _all_matchings(users)
+        return matchings[np.argmax(score.astype(float, copy=False) @ within, axis=1)]
     if users > ENUMERATED_USERS:
-        return like(np.stack([_blossom(row, users) for row in to_numpy(score).astype(float)]), score)
+        found = np.stack([_blossom(row, users) for row in to_numpy(score).astype(float)])
+        return namespace(score).asarray(found, device=score.device)
     xp = namespace(score)
     by_pair = in_order(turned(score))
     values = [xp.zeros_like(by_pair[:1])]
