@@ -33,8 +33,11 @@ class MatchingPolicy(BasePolicy):
     def __init__(
         self, observation_space: spaces.Box, action_space: spaces.Box, lr_schedule: Schedule, *, blocks: int,
         width: int = 64, depth: int = 2, start: list[float] | None = None, user_features: int = 0,
-        pair_features: int = 0, global_features: int = 0, mirror: list[int] | None = None, **kwargs: Any,
+        pair_features: int = 0, pair_blocks: int = 1, global_features: int = 0, mirror: list[int] | None = None,
+        **kwargs: Any,
     ) -> None:  # fmt: skip
+        if pair_blocks != 1:
+            raise ValueError(f"pair_blocks must be 1, the scores of the matching, got {pair_blocks!r}")
         start = [0.0] * blocks if start is None else start
         bias = head_bias(start, blocks)
         self.sizes = {"user_features": user_features, "pair_features": pair_features}

@@ -88,43 +88,52 @@ class PairNetwork(nn.Module):
     """Flat observations (n, N F + M P + G), M = N (N - 1) / 2, to rows of users (n, N, width) and pairs (n, M, width).
 
     user_features F, pair_features P, global_features G. mirror: see :func:`mirror`; None where no feature has a side.
-    blocks: entries of every user that follow the observation, block by block, as in a critic. cell: whether users see
-    the G features.
+    pair_blocks, blocks: entries of every pair and then of every user that follow the observation, block by block, as in
+    a critic. cell: whether users see the G features.
     """
 
     def __init__(
         self, user_features: int, pair_features: int, global_features: int, width: int, depth: int,
-        mirror: Sequence[int] | None = None, blocks: int = 0, cell: bool = True,
+        mirror: Sequence[int] | None = None, blocks: int = 0, pair_blocks: int = 0, cell: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         self.user_features, self.pair_features = user_features, pair_features
-        self.global_features, self.blocks, self.cell = global_features, blocks, cell
+        self.global_features, self.cell = global_features, cell
+        self.blocks, self.pair_blocks = blocks, pair_blocks
         self.embed_users = nn.Linear(user_features + global_features * cell + blocks, width)
-        self.embed_pairs = PairEmbedding(pair_features, mirror or range(pair_features), width)
+        of_both = range(pair_features, pair_features + pair_blocks)  # an entry is the same from either side
+        self.embed_pairs = PairEmbedding(
+            pair_features + pair_blocks, [*(mirror or range(pair_features)), *of_both], width
+        )
         self.layers = nn.ModuleList(PairLayer(width) for _ in range(depth))
         self.user_norm, self.pair_norm = nn.LayerNorm(width), nn.LayerNorm(width)
 
     def users(self, length: int) -> int:
         """How many users an observation of this length is of. Raises ValueError where there is no such number."""
-        half = 0.5 * self.pair_features
+        per_pair = self.pair_features + self.pair_blocks
+        half = 0.5 * per_pair
         each = self.user_features + self.blocks
         slope = each - half
         rest = length - self.global_features
         users = round((math.sqrt(max(slope * slope + 4.0 * half * rest, 0.0)) - slope) / (2.0 * half))
-        if users < 2 or users * each + pairing.count(users) * self.pair_features != rest:
-            sizes = f"N * {each} + N * (N - 1) / 2 * {self.pair_features} + {self.global_features}"
+        if users < 2 or users * each + pairing.count(users) * per_pair != rest:
+            sizes = f"N * {each} + N * (N - 1) / 2 * {per_pair} + {self.global_features}"
             raise ValueError(f"the length of a row must be {sizes}, got {length}")
         return users
 
     def fold(self, flat: Tensor) -> tuple[Tensor, Tensor]:
-        """Rows (n, N, F + G + blocks) of users and (n, M, P) of pairs of a flat input."""
+        """Rows (n, N, F + G + blocks) of users and (n, M, P + pair_blocks) of pairs of a flat input."""
         n, users = flat.shape[0], self.users(flat.shape[1])
-        sizes = [users * self.user_features, pairing.count(users) * self.pair_features, self.global_features]
-        of_users, of_pairs, cell, entries = flat.split([*sizes, users * self.blocks], dim=1)
+        pairs = pairing.count(users)
+        sizes = [users * self.user_features, pairs * self.pair_features, self.global_features]
+        sizes += [pairs * self.pair_blocks, users * self.blocks]
+        of_users, of_pairs, cell, scores, entries = flat.split(sizes, dim=1)
         rows = [of_users.reshape(n, users, -1)]
         rows += [cell[:, None, :].expand(-1, users, -1)] if self.cell else []
         rows += [entries.reshape(n, self.blocks, users).transpose(1, 2)] if self.blocks else []
-        return torch.cat(rows, dim=-1), of_pairs.reshape(n, -1, self.pair_features)
+        seen = [of_pairs.reshape(n, pairs, -1)]
+        seen += [scores.reshape(n, self.pair_blocks, pairs).transpose(1, 2)] if self.pair_blocks else []
+        return torch.cat(rows, dim=-1), torch.cat(seen, dim=-1)
 
     def forward(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """Features of every user (n, N, width) and of every pair (n, M, width)."""
@@ -134,3 +143,36 @@ class PairNetwork(nn.Module):
         for layer in self.layers:
             users, pairs = layer(users, pairs)
         return self.user_norm(users), self.pair_norm(pairs)
+
+
+class UserRows(nn.Module):
+    """The rows of users (n, U, width) of a :class:`PairNetwork`."""
+
+    def __init__(self, network: PairNetwork) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, flat: Tensor) -> Tensor:
+        """Features (n, U, width) of every user."""
+        return self.network(flat)[0]
+
+
+class PoolBoth(nn.Module):
+    """A summary of the cell (n, 4 width): mean and maximum over the rows of users, then of pairs."""
+
+    def forward(self, rows: tuple[Tensor, Tensor]) -> Tensor:
+        """Of what a :class:`PairNetwork` returns."""
+        users, pairs = rows
+        return torch.cat([users.mean(dim=1), users.amax(dim=1), pairs.mean(dim=1), pairs.amax(dim=1)], dim=-1)
+
+
+class HeadOfBoth(nn.Module):
+    """A flat action: what one head makes of the rows of pairs, then what another makes of the rows of users."""
+
+    def __init__(self, pairs: nn.Module, users: nn.Module) -> None:
+        super().__init__()
+        self.pairs, self.users = pairs, users
+
+    def forward(self, rows: tuple[Tensor, Tensor]) -> Tensor:
+        """Of what a :class:`PairNetwork` returns."""
+        return torch.cat([self.pairs(rows[1]), self.users(rows[0])], dim=1)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from sb3_contrib.common.maskable.distributions import MaskableCategoricalDistribution
 from sb3_contrib.common.maskable.policies import MaskableActorCriticPolicy
 from stable_baselines3.common.type_aliases import Schedule
 from torch import Tensor, nn
 
-from semcom_gym.agents.pair_network import PairNetwork
+from semcom_gym.agents.pair_network import PairNetwork, PoolBoth
 
 
 class _Trunk(nn.Module):
@@ -19,13 +18,12 @@ class _Trunk(nn.Module):
 
     def __init__(self, sizes: dict[str, Any]) -> None:
         super().__init__()
-        self.network = PairNetwork(**sizes)
+        self.network, self.pool = PairNetwork(**sizes), PoolBoth()
 
     def forward(self, flat: Tensor) -> tuple[Tensor, Tensor]:
         """Rows of pairs (n, M, width) and a summary of the cell (n, 4 width)."""
-        users, pairs = self.network(flat)
-        summary = [users.mean(dim=1), users.amax(dim=1), pairs.mean(dim=1), pairs.amax(dim=1)]
-        return pairs, torch.cat(summary, dim=-1)
+        rows = self.network(flat)
+        return rows[1], self.pool(rows)
 
     def forward_actor(self, flat: Tensor) -> Tensor:
         return self(flat)[0]

@@ -1,8 +1,9 @@
 """Permutation-equivariant policies for SB3's algorithms that run on any number of users.
 
 A flat observation is ``users`` rows of ``user_features``, a row of ``pair_features`` for every pair of users if there
-are any, and then ``global_features`` once; a flat action is ``blocks`` of one entry per user. The networks see rows, so
-no weight depends on the number of users: it is read off the length of the observation. The sizes reach a policy as
+are any, and then ``global_features`` once; a flat action is ``pair_blocks`` of one entry per pair, if there are any,
+and ``blocks`` of one entry per user. The networks see rows, so no weight depends on the number of users: it is read off
+the length of the observation. The sizes reach a policy as
 ``policy_kwargs`` (see :func:`space_kwargs`) and so survive SB3's save and load.
 """
 
@@ -22,13 +23,18 @@ from stable_baselines3.sac.policies import SACPolicy
 from stable_baselines3.td3.policies import TD3Policy
 from torch import Tensor, nn
 
-from semcom_gym.agents.pair_network import PairNetwork, mirror
+from semcom_gym.agents.pair_network import HeadOfBoth, PairNetwork, PoolBoth, UserRows, mirror
+from semcom_gym.agents.pair_policy import Scale
 from semcom_gym.envs.problems import ActionLayout, ObservationLayout
 
-SHAPE = ("user_features", "global_features", "blocks", "pair_features", "mirror", "width", "depth", "start", "cell")
+SHAPE = (
+    "user_features", "global_features", "blocks", "pair_features", "mirror", "pair_blocks", "width", "depth", "start",
+    "cell", "value_scale",
+)  # fmt: skip
 """The policy_kwargs of a set policy: the sizes of the layout, units per row and layer, layers, the action of every user
-before training, one number in (-1, 1) per block, and whether rows see the cell's own features (true if not given).
-Where those never change in training, a policy that sees them is at their mercy on any other number of users."""
+before training, one number in (-1, 1) per block, whether rows see the cell's own features (true if not given), and
+about the size of a reward for the value of a critic (1 if not given). Where the cell's features never change in
+training, a policy that sees them is at their mercy on any other number of users."""
 
 LOG_STD = -2.5  # of the exploration of PPO, A2C, SAC and TQC before training; -1 drowns the gradient in noise
 
@@ -41,7 +47,10 @@ def layout_kwargs(observation: ObservationLayout, action: ActionLayout | None = 
     }
     if observation.pair_features:
         kwargs |= {"pair_features": len(observation.pair_features), "mirror": mirror(observation.pair_features)}
-    return kwargs if action is None else kwargs | {"blocks": len(action.blocks)}
+    if action is None:
+        return kwargs
+    scores = {"pair_blocks": len(action.pair_blocks)} if action.pair_blocks else {}
+    return kwargs | {"blocks": len(action.blocks)} | scores
 
 
 def space_kwargs(venv: Any) -> dict[str, Any]:
@@ -108,18 +117,6 @@ class SetNetwork(nn.Module):
         return self.norm(self.layers(self.embed(self.fold(flat))))
 
 
-class UserRows(nn.Module):
-    """The rows of users (n, U, width) of a :class:`PairNetwork`."""
-
-    def __init__(self, network: PairNetwork) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, flat: Tensor) -> Tensor:
-        """Features (n, U, width) of every user."""
-        return self.network(flat)[0]
-
-
 class PerUser(nn.Module):
     """A linear head on every row, unfolded to a flat action (n, blocks U)."""
 
@@ -153,29 +150,46 @@ class Shape:
             raise ValueError(f"a set policy needs policy_kwargs {', '.join(missing)}; see agents.layout_kwargs")
         self.kwargs = {name: kwargs.pop(name) for name in SHAPE if name in kwargs}
         self.blocks: int = self.kwargs["blocks"]
+        self.pair_blocks: int = self.kwargs.get("pair_blocks", 0)
         self.width: int = self.kwargs.get("width", 64)
         self.bias = head_bias(self.kwargs.get("start", [0.0] * self.blocks), self.blocks)
 
     def network(self, critic: bool = False) -> nn.Module:
-        """Rows of features of every user."""
+        """Rows of features of every user; of every user and every pair where an action has entries per pair."""
         sizes = {name: self.kwargs[name] for name in ("user_features", "global_features")}
         sizes |= {"width": self.width, "depth": self.kwargs.get("depth", 3), "cell": self.kwargs.get("cell", True)}
         if not self.kwargs.get("pair_features"):
             return SetNetwork(**sizes, blocks=self.blocks, critic=critic)
         pairs = {name: self.kwargs[name] for name in ("pair_features", "mirror")}
-        return UserRows(PairNetwork(**sizes, **pairs, blocks=self.blocks if critic else 0))
+        entries = {"blocks": self.blocks, "pair_blocks": self.pair_blocks} if critic else {}
+        network = PairNetwork(**sizes, **pairs, **entries)
+        return network if self.pair_blocks else UserRows(network)
 
-    def mean(self) -> PerUser:
+    def mean(self) -> nn.Module:
         """Head of the action before tanh."""
-        return PerUser(self.width, self.bias)
+        return self._head([0.0] * self.pair_blocks, self.bias)
 
-    def log_std(self) -> PerUser:
+    def log_std(self) -> nn.Module:
         """Head of the log standard deviation of every entry."""
-        return PerUser(self.width, [LOG_STD] * self.blocks)
+        return self._head([LOG_STD] * self.pair_blocks, [LOG_STD] * self.blocks)
+
+    def _head(self, pairs: Sequence[float], users: Sequence[float]) -> nn.Module:
+        head = PerUser(self.width, users)
+        return HeadOfBoth(PerUser(self.width, pairs), head) if pairs else head
+
+    def pool(self) -> nn.Module:
+        """Summary of the rows of :meth:`network`, as :meth:`value` sees it."""
+        return PoolBoth() if self.pair_blocks else Pool()
+
+    def value(self, outputs: int = 1) -> nn.Module:
+        """Value (n, outputs) of a summary."""
+        linear = nn.Linear((4 if self.pair_blocks else 2) * self.width, outputs)
+        scale = self.kwargs.get("value_scale")
+        return linear if scale is None else nn.Sequential(linear, Scale(scale))
 
     def critic(self, outputs: int) -> nn.Module:
-        """Value (n, outputs) of observations and actions (n, U F + G + U K)."""
-        return nn.Sequential(self.network(critic=True), Pool(), nn.Linear(2 * self.width, outputs))
+        """Value (n, outputs) of observations and actions, one behind the other."""
+        return nn.Sequential(self.network(critic=True), self.pool(), self.value(outputs))
 
 
 class SetPolicy(BasePolicy):
@@ -206,7 +220,7 @@ class _Extractor(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.actor = shape.network()
-        self.critic = nn.Sequential(shape.network(), Pool())
+        self.critic = nn.Sequential(shape.network(), shape.pool())
 
     def forward(self, features: Tensor) -> tuple[Tensor, Tensor]:
         return self.actor(features), self.critic(features)
@@ -229,16 +243,21 @@ class SetActorCriticPolicy(ActorCriticPolicy):
     def _build(self, lr_schedule: Schedule) -> None:
         self.mlp_extractor = _Extractor(self.shape)  # type: ignore[assignment]
         self.action_net = nn.Sequential(self.shape.mean(), nn.Tanh())
-        self.value_net = nn.Linear(2 * self.shape.width, 1)
-        self.log_std = nn.Parameter(torch.full((self.shape.blocks,), float(self.log_std_init)))
+        self.value_net = self.shape.value()
+        blocks = self.shape.pair_blocks + self.shape.blocks
+        self.log_std = nn.Parameter(torch.full((blocks,), float(self.log_std_init)))
         self.optimizer = self.optimizer_class(self.parameters(), lr=lr_schedule(1), **self.optimizer_kwargs)
 
     def _get_action_dist_from_latent(self, latent_pi: Tensor) -> Distribution:
-        mean = self.action_net(latent_pi)
         assert isinstance(self.action_dist, DiagGaussianDistribution)
-        return self.action_dist.proba_distribution(
-            mean, self.log_std.repeat_interleave(mean.shape[1] // self.shape.blocks)
-        )
+        return self.action_dist.proba_distribution(self.action_net(latent_pi), self._log_std(latent_pi))
+
+    def _log_std(self, rows: Any) -> Tensor:
+        """The log standard deviation of every entry of an action, from that of its block."""
+        if not self.shape.pair_blocks:
+            return self.log_std.repeat_interleave(rows.shape[1])
+        each = [rows[1].shape[1]] * self.shape.pair_blocks + [rows[0].shape[1]] * self.shape.blocks
+        return self.log_std.repeat_interleave(torch.tensor(each, device=self.device))
 
     def _get_constructor_parameters(self) -> dict[str, Any]:
         return super()._get_constructor_parameters() | self.shape.kwargs

@@ -215,3 +215,81 @@ def test_rows_in_pairs_need_not_see_the_cell() -> None:
         with torch.no_grad():
             first, second = (made(flat_paired(rows, x, list(range(5)))) for x in (cell, cell + 1.0))
         assert ((first - second).abs().max() > 1e-3) == cell_is_seen
+
+
+# --- with entries of pairs in the action ---------------------------------------------------------------------------
+
+
+def make_scored(policy: type, users: int) -> Any:
+    """As :func:`make_paired`, with a score for every pair ahead of the entries per user."""
+    torch.manual_seed(0)
+    pairs = users * (users - 1) // 2
+    observation = spaces.Box(-np.inf, np.inf, (users * FEATURES + 2 * pairs + GLOBALS,), np.float32)
+    sizes = {"user_features": FEATURES, "global_features": GLOBALS, "blocks": BLOCKS, "width": 16, "depth": 2}
+    action = spaces.Box(-1, 1, (pairs + users * BLOCKS,), np.float32)
+    made = policy(observation, action, lambda _: 1e-3, **sizes, **PAIRED, pair_blocks=1, value_scale=30.0)
+    with torch.no_grad():
+        for parameter in made.parameters():
+            parameter.add_(0.3 * torch.randn_like(parameter))
+    return made
+
+
+def turned_action(action: torch.Tensor, order: list[int]) -> torch.Tensor:
+    """The same scores and entries once user k is user ``order[k]``."""
+    users = len(order)
+    table = torch.zeros(users, users, dtype=torch.long)
+    left, right = np.triu_indices(users, 1)
+    table[left, right] = table[right, left] = torch.arange(len(left))
+    pair = table[torch.tensor(order)[left], torch.tensor(order)[right]]
+    scores, entries = action[:, : len(left)], action[:, len(left) :].view(len(action), BLOCKS, users)
+    return torch.cat([scores[:, pair], entries[:, :, order].flatten(1)], dim=1)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_scores_follow_their_pairs(policy: type, tmp_path: Path) -> None:
+    made, (rows, cell), order = make_scored(policy, 5), batch(5), [3, 0, 4, 1, 2]
+    plain, turned = flat_paired(rows, cell, list(range(5))), flat_paired(rows, cell, order)
+    with torch.no_grad():
+        action, permuted = (made._predict(x, deterministic=True) for x in (plain, turned))
+    assert action.shape == (5, 10 + BLOCKS * 5)
+    torch.testing.assert_close(permuted, turned_action(action, order), rtol=1e-4, atol=1e-5)
+    assert action[:, :10].std(dim=1).min() > 1e-3  # pairs do differ
+    made.save(str(tmp_path / "policy.zip"))
+    loaded = policy.load(str(tmp_path / "policy.zip"), device="cpu")
+    with torch.no_grad():
+        torch.testing.assert_close(loaded._predict(plain, deterministic=True), action, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_the_same_weights_score_any_number_of_users(policy: type) -> None:
+    small, large = make_scored(policy, 4), make_scored(policy, 7)
+    large.load_state_dict(small.state_dict())
+    observation = flat_paired(*batch(7), list(range(7)))
+    with torch.no_grad():
+        found = [made._predict(observation, deterministic=True) for made in (small, large)]
+    assert found[0].shape == (5, 21 + BLOCKS * 7)
+    torch.testing.assert_close(found[0], found[1])
+
+
+@pytest.mark.parametrize("policy", [SetSACPolicy, SetTQCPolicy, SetTD3Policy])
+def test_critics_of_scores_do_not_depend_on_the_order(policy: type) -> None:
+    made, (rows, cell), order = make_scored(policy, 5), batch(5), [3, 0, 4, 1, 2]
+    plain, turned = flat_paired(rows, cell, list(range(5))), flat_paired(rows, cell, order)
+    action = torch.rand(5, 10 + BLOCKS * 5)
+    with torch.no_grad():
+        found = [made.critic(*x) for x in ((plain, action), (turned, turned_action(action, order)), (turned, action))]
+    first, second, third = (x[0] if isinstance(x, tuple) else x for x in found)
+    torch.testing.assert_close(first, second, rtol=1e-4, atol=1e-3)
+    assert (first - third).abs().max() > 1e-2  # a critic sees the scores
+
+
+def test_values_and_spreads_of_scores() -> None:
+    made, (rows, cell) = make_scored(SetActorCriticPolicy, 5), batch(5)
+    order = [3, 0, 4, 1, 2]
+    with torch.no_grad():
+        made.log_std.copy_(torch.tensor([-1.0, -2.0, -3.0, -4.0]))
+        values = [made.predict_values(flat_paired(rows, cell, x)) for x in (list(range(5)), order)]
+        spread = made.get_distribution(flat_paired(rows, cell, order)).distribution.stddev
+    torch.testing.assert_close(values[0], values[1], rtol=1e-4, atol=1e-3)
+    expected = torch.repeat_interleave(torch.tensor([-1.0, -2.0, -3.0, -4.0]), torch.tensor([10, 5, 5, 5])).exp()
+    torch.testing.assert_close(spread, expected.expand(5, -1))

@@ -267,13 +267,11 @@ def test_corrupt_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
         run(tmp_path, resume=True)
 
 
-CONTINUOUS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0")
+CONTINUOUS = ("SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/ASCC-v0", "SemCom/Training-v0")
+IMITATED = (*(env_id for env_id in CONTINUOUS if env_id != "SemCom/SFMA-v0"), "SemCom/SFMAPairing-v0")
 IDS_OF = dict.fromkeys(agents.ALGORITHMS, CONTINUOUS) | {
-    "apg": (*CONTINUOUS, "SemCom/SFMA-v0", "SemCom/ASCC-v0", "SemCom/Training-v0"),
-    "bc": (*CONTINUOUS, "SemCom/ASCC-v0", "SemCom/Training-v0", "SemCom/SFMAPairing-v0"),
-    "dagger": (*CONTINUOUS, "SemCom/ASCC-v0", "SemCom/Training-v0", "SemCom/SFMAPairing-v0"),
-    "ppo": (*CONTINUOUS, "SemCom/ASCC-v0", "SemCom/Training-v0"),
-    "sac": (*CONTINUOUS, "SemCom/ASCC-v0"),
+    "bc": IMITATED,
+    "dagger": IMITATED,
     "maskable_ppo": ("SemCom/SFMAPairing-v0",),
 }
 
@@ -289,7 +287,53 @@ def test_which_ids_have_hyperparameters(algo: str) -> None:
             continue
         settings = hyperparams.load(env_id, algo)
         imitates = issubclass(agents.ALGORITHMS[algo][0], agents.BC)
-        other = {"SemCom/SFMA-v0": "MatchingPolicy"}
+        other = {"SemCom/SFMA-v0": "MatchingPolicy"} if algo == "apg" else {}
         other |= {"SemCom/SFMAPairing-v0": "SetMaskablePolicy"} if imitates else {}
         assert settings["policy"] == other.get(env_id, "SetPolicy")
         assert hyperparams.arguments(settings, 30)
+
+
+MODEL_FREE = {
+    "ppo": {"n_steps": 2, "batch_size": 32, "n_epochs": 2},
+    "a2c": {},
+    "sac": {"learning_starts": 32, "gradient_steps": 2, "batch_size": 16},
+    "tqc": {"learning_starts": 32, "gradient_steps": 2, "batch_size": 16},
+    "td3": {"learning_starts": 32, "gradient_steps": 2, "batch_size": 16},
+}
+
+
+@pytest.mark.parametrize("env_id", CONTINUOUS)
+@pytest.mark.parametrize("algo", MODEL_FREE)
+def test_every_algorithm_trains_on_every_id(
+    algo: str, env_id: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the settings of its own file: the weights move, are saved, and decide the same when loaded."""
+    monkeypatch.setattr(Validation, "picture", lambda *args: None)
+    short: dict[str, Any] = {"timesteps": 96, "num_envs": 16, "evaluations": 1, "validation": 6, "scored": 0}
+    short["num_users"] = 4
+    found = agents.train(env_id, algo, out=tmp_path, progress=False, hyperparams=MODEL_FREE[algo], **short)
+    assert found.record["curve"][0]["reward"] != found.record["curve"][-1]["reward"]
+    loaded = agents.ALGORITHMS[algo][0].load(tmp_path / "model.zip", device="cpu")
+    problem = envs.problem(found.model.env.venv.unwrapped.problem.name)
+    params = problem.preset(found.record["preset"], num_users=4)
+    instance = problem.sample_split(params, "train", 6)
+    actions = [agents.decide(model, problem, params, instance) for model in (found.model, loaded)]
+    np.testing.assert_array_equal(actions[0], actions[1])
+    outcome = problem.evaluate(params, instance, problem.decode(params, instance, actions[1].astype(float)))
+    assert np.isfinite(problem.reward(outcome, 1.0)).all()
+    assert loaded.predict(problem.observe(params, instance).astype(np.float32))[0].shape == actions[1].shape
+
+
+PAIRS = {
+    "ppo": {"timesteps": 10_240, "num_envs": 128, "hyperparams": {"batch_size": 512, "learning_rate": 2e-3}},
+    "sac": {"timesteps": 3200, "num_envs": 64, "hyperparams": OFF_POLICY | {"batch_size": 64, "gradient_steps": 2}},
+}
+
+
+@pytest.mark.parametrize("algo", PAIRS)
+def test_learns_to_pair(algo: str, tmp_path: Path) -> None:
+    small = {"policy_kwargs": {"width": 16, "depth": 1, "start": [0.2, 0.0, 0.6], "value_scale": 30.0}}
+    settings = PAIRS[algo] | {"hyperparams": PAIRS[algo]["hyperparams"] | small, "num_users": 4}
+    record = run(tmp_path, algo, "SemCom/SFMA-v0", validation=100, evaluations=1, **settings).record
+    start, end = record["curve"][0]["reward"], record["curve"][-1]["reward"]
+    assert end > start + 2.0  # Mbit/s
