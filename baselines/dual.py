@@ -16,7 +16,7 @@ import scipy.optimize
 
 from semcom_gym.envs.arrays import Array
 
-CONVERGED = 1e-4  # relative
+CONVERGED = 1e-6  # relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +50,7 @@ def minimise(
         better = value < best[active]
         best[active[better]] = value[better]
         best_prices[active[better]] = prices[active[better]]
+        attained = (found.reward - (found.use * prices[active, None]).sum(-1)).sum(-1) + value - upper.sum(-1)
         columns.append(_spread(found, active, columns[0]))
         still = np.zeros(len(active), bool)
         for row, i in enumerate(active):
@@ -57,7 +58,7 @@ def minimise(
                 prices[i], reachable = _master(columns, budget, int(i))
             except ArithmeticError:  # the prices found so far stand: every price gives a bound, this one may be looser
                 continue
-            still[row] = best[i] - reachable > CONVERGED * abs(best[i])
+            still[row] = attained[row] - reachable > CONVERGED * abs(best[i])
         active = active[still]
         if not len(active):
             break
@@ -94,3 +95,13 @@ def _master(columns: list[Columns], budget: Array, i: int) -> tuple[Array, float
     # a price of exactly zero would make free goods of unbounded use; the bound is valid at any price
     prices = np.maximum(-result.ineqlin.marginals, 1e-9 * np.max(np.abs(reward)) + 1e-30) / budget[i]
     return prices, -float(result.fun or 0.0)
+
+
+def concave_top(y1: Array, y2: Array, f1: Array, f2: Array, s1: Array, s2: Array) -> Array:
+    """An upper bound of a concave function on [y1, y2] by its values and slopes at the ends; exact where y1 = y2."""
+    width = y2 - y1
+    bend = np.where(s1 > s2, s1 - s2, 1.0)
+    # where the two tangents meet
+    t = np.clip((f2 - f1 - s2 * width) / bend, 0.0, width)
+    meet = np.maximum(np.minimum(f1 + s1 * t, f2 + s2 * (t - width)), np.maximum(f1, f2))
+    return np.where(s1 <= 0, f1, np.where(s2 >= 0, f2, meet))

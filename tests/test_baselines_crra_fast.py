@@ -5,12 +5,13 @@ import itertools
 
 import numpy as np
 import pytest
+import scipy.special
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semcom_gym import baselines, envs
 from semcom_gym.baselines.crra import bound as bound_module
-from semcom_gym.baselines.crra import fast
+from semcom_gym.baselines.crra import fast, hazard
 from semcom_gym.baselines.crra.normal import Users, allocation
 
 PROBLEM = envs.problem("crra")
@@ -154,7 +155,7 @@ def test_bound_per_user_oracle_against_a_grid():
     users = Users(params, instances)
     shape = (300, 300, *instances.gain.shape)
     b, p = np.broadcast_to(b, shape), np.broadcast_to(p, shape)
-    net = users.value(b, p, users.best_ratio(b, p, 25)) - 4e-7 * b - 150.0 * p
+    net = users.value(b, p, users.best_ratio(b, p)) - 4e-7 * b - 150.0 * p
     grid = np.maximum(net.max((0, 1)), 0.0)
     assert (grid <= upper).all()
     assert (upper <= grid + 5e-3).all()  # and it is tight
@@ -199,11 +200,54 @@ def test_odd_regimes(fields):
     assert (searched >= 0.998 * crra).all()
 
 
-def test_batch_equals_single_instances():
-    params, instances = sample("select", 5)
+@pytest.mark.parametrize("preset", ["default", "hard", "select", "general"])
+def test_batch_equals_single_instances(preset):
+    params, instances = sample(preset, 12)
     batch = fast.solve(params, instances).objective
-    single = [fast.solve(params, instances[i]).objective[0] for i in range(5)]
+    single = [fast.solve(params, instances[i]).objective[0] for i in range(len(instances))]
     np.testing.assert_allclose(batch, single, rtol=1e-12)
+
+
+@pytest.mark.parametrize("success", ["exact", "approximate"])
+def test_best_ratio_is_the_root_that_bisection_finds(success):
+    """Shares over many decades, so that the maximiser lies inside and at both ends, and success may be hopeless."""
+    params, instances = sample(
+        "default", 400, "train", success=success, curves=("resnet_0db", "vgg_5db", "resnet_m5db")
+    )
+    users, rng = Users(params, instances), np.random.default_rng(0)
+    bandwidth, power = 10 ** rng.uniform(3, 8, (400, 10)), 10 ** rng.uniform(-9, 1, (400, 10))
+    low, high = np.zeros_like(bandwidth), np.full_like(bandwidth, params.max_ratio)
+    for _ in range(60):
+        middle = 0.5 * (low + high)
+        rises = users.log_slopes(bandwidth, power, middle)[0] > 0
+        low, high = np.where(rises, middle, low), np.where(rises, high, middle)
+    for start in (0.0, 0.5, params.max_ratio, rng.random((400, 10))):
+        found = users.best_ratio(bandwidth, power, start)
+        np.testing.assert_allclose(found, high, rtol=0, atol=1e-12)
+    assert (found == 0).sum() > 10
+    assert (found == params.max_ratio).sum() > 10
+    assert ((found > 0.01) & (found < 0.98)).sum() > 500
+
+
+def test_slopes_of_the_log_value_are_its_differences():
+    params, instances = sample("default", 50, "train")
+    users, rng = Users(params, instances), np.random.default_rng(1)
+    bandwidth, power = 10 ** rng.uniform(5, 7, (50, 10)), 10 ** rng.uniform(-4, -1, (50, 10))
+    ratio = rng.uniform(0.3, 0.95, (50, 10))
+    around = [np.log(users.value(bandwidth, power, ratio + step)) for step in (-1e-4, 0.0, 1e-4)]
+    first, second = users.log_slopes(bandwidth, power, ratio)
+    sure = np.isfinite(around[0]) & (np.abs(second) < 1e4)
+    assert sure.sum() > 100
+    np.testing.assert_allclose(((around[2] - around[0]) / 2e-4)[sure], first[sure], rtol=1e-3, atol=1e-2)
+    np.testing.assert_allclose(
+        ((around[2] - 2 * around[1] + around[0]) / 1e-8)[sure], second[sure], rtol=2e-2, atol=0.1
+    )
+
+
+def test_hazard_table():
+    x = np.concatenate([[0.0], np.geomspace(1e-9, 1e12, 100_000)])
+    exact = hazard.SQRT_2_OVER_PI / scipy.special.erfcx(hazard.SQRT_HALF * x)
+    np.testing.assert_allclose(hazard.hazard(x), exact, rtol=1e-14)
 
 
 def test_wrong_arguments_are_named():

@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from semcom_gym import baselines, envs
 from semcom_gym.baselines.crra import heuristics
-from semcom_gym.baselines.crra.normal import SQRT_2_OVER_PI, Users
+from semcom_gym.baselines.crra.hazard import SQRT_2_OVER_PI
+from semcom_gym.baselines.crra.normal import Users
 from semcom_gym.envs import curve
 from semcom_gym.envs.crra import actions
 

@@ -70,7 +70,7 @@ def test_crra_of_two_users_against_a_grid(success: str) -> None:
     best = np.empty(len(instance))
     for row in range(len(instance)):
         users = Users(params, instance[row])
-        best[row] = users.value(bandwidth, power, users.best_ratio(bandwidth, power, 30)).sum(-1).max()
+        best[row] = users.value(bandwidth, power, users.best_ratio(bandwidth, power)).sum(-1).max()
     loss = 1 - solution.objective / best
     assert np.all(loss > -0.01)  # above the grid only by what its step leaves
     assert np.median(loss) < 1e-3

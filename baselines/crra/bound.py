@@ -9,6 +9,7 @@ are split until the bound of every user is within a tolerance of a point that at
 
 from __future__ import annotations
 
+import copy
 import time
 from typing import Any
 
@@ -29,11 +30,13 @@ X_MAX = 6.5  # success beyond it is below 1e-9 in both models
 EDGES = np.concatenate([[0.0], np.geomspace(1e-3, X_MAX, 40)])
 SPLIT = 4
 MAX_ROUNDS = 12  # of splitting; a cell left open then counts with its upper bound
-BISECTIONS = 28
+WIDE = 0.25  # of the tolerance: a cell on which success differs by less is not worth a split
+RATIO_STEPS = 60  # of the search for the best ratio of a cell, which takes a few
+RATIO_CLOSE = 1e-3  # of the tolerance: how close the ratio's share of a bound comes
 CHUNK = 64
 
 
-def prove(params: Params, instance: Instance, *, rounds: int = 30, swaps: int = 2, tolerance: float = 1e-5) -> Bound:
+def prove(params: Params, instance: Instance, *, rounds: int = 30, swaps: int = 2, tolerance: float = 5e-6) -> Bound:
     """A bound for every instance. rounds: price updates at most; swaps: local search of the best known allocation.
 
     tolerance: slack per user, as a share of the largest weight, at which splitting stops.
@@ -107,13 +110,20 @@ class _Cost:
     """C(o) for flat cells: least lam B + mu P that sends (1 - o) d0 in t0 at argument x2; convex and falling in o."""
 
     def __init__(self, params: Params, lam: Array, mu: Array, noise: Array, x2: Array) -> None:
-        self.lam, self.mu = lam, mu
+        self.lam = lam
         self.rate = params.payload_bit / params.deadline_s
         self.min_b, self.min_p = params.min_bandwidth_hz, params.min_power_w
         self.need = noise / x2  # P = need B (2**E - 1)
         self.q = mu * self.need
         # the spectral efficiency of least cost per bit: 2**E (E ln2 - 1) = lam / q - 1
         self.efficiency = (1.0 + scipy.special.lambertw((lam / self.q - 1.0) / np.e).real) / LN2
+
+    def take(self, rows: Array) -> _Cost:
+        """Those of some cells."""
+        part = copy.copy(self)
+        for name in ("lam", "need", "q", "efficiency"):
+            setattr(part, name, getattr(self, name)[rows])
+        return part
 
     def choose(self, ratio: Array) -> tuple[Array, Array, Array]:
         """Bandwidth, power and dC/do at ``ratio``."""
@@ -174,8 +184,11 @@ class _Pricing:
         owner = np.repeat(np.arange(len(flat)), cells)
         x1, x2 = np.tile(EDGES[:-1], len(flat)), np.tile(EDGES[1:], len(flat))
         for last in [*[False] * (MAX_ROUNDS - 1), True]:
-            upper, choice = self._cells(flat[owner], lam[owner], mu[owner], x1, x2)
-            still = state.update(owner, upper, choice, tolerance, last)
+            upper, excess, choice = self._cells(
+                flat[owner], lam[owner], mu[owner], x1, x2, state.net[owner], RATIO_CLOSE * tolerance
+            )
+            wide = (excess > WIDE * tolerance) & (not last)  # else what is left is due to the envelope of eta
+            still = state.update(owner, upper, choice, tolerance, wide)
             if not still.any():
                 break
             owner, x1, x2 = np.repeat(owner[still], SPLIT), *_split(x1[still], x2[still])
@@ -184,28 +197,53 @@ class _Pricing:
             state.reward.reshape(shape), np.stack([state.bandwidth, state.power], -1).reshape(*shape, 2)
         )
 
-    def _cells(self, user: Array, lam: Array, mu: Array, x1: Array, x2: Array) -> tuple[Array, tuple[Array, ...]]:
-        """Upper bound of each cell, and (net, reward, bandwidth, power) of the point at its right end."""
+    def _cells(
+        self, user: Array, lam: Array, mu: Array, x1: Array, x2: Array, floor: Array, close: float
+    ) -> tuple[Array, Array, tuple[Array, ...]]:
+        """Upper bound of each cell, what splitting may take off it, and (net, reward, bandwidth, power) of a point.
+
+        The bound is where the tangents at two ratios meet; the ratios close in on the best one until it is within
+        ``close`` of a value, or below ``floor``, what the user is known to reach.
+        """
         cost = _Cost(self.params, lam, mu, self.noise[user], x2)
-        top = self.weight[user] * self.users.success(x1)
+        weighted, sure = (self.weight[user] * self.users.success(x) for x in (x1, x2))
+        terms = [user, lam, mu, weighted]
 
         def net(ratio: Array) -> tuple[Array, Array]:
+            user, lam, mu, top = terms
             eta, rising = self.envelope.at(user, ratio)
             b, p, slope = cost.choose(ratio)
             return top * eta - lam * b - mu * p, top * rising - slope
 
-        low, high = np.zeros_like(x2), np.full_like(x2, self.params.max_ratio)
-        for _ in range(BISECTIONS):
-            middle = 0.5 * (low + high)
-            rises = net(middle)[1] > 0
-            low, high = np.where(rises, middle, low), np.where(rises, high, middle)
-        value, slope = net(low)
-        upper = np.maximum(value + np.maximum(slope, 0.0) * (high - low), net(high)[0])  # tangent of a concave maximum
-        bandwidth, power, _ = cost.choose(high)
+        upper, best = np.empty_like(x2), np.empty_like(x2)
+        rows, ends = np.arange(len(x2)), [np.zeros_like(x2), np.full_like(x2, self.params.max_ratio)]
+        value, slope = (list(pair) for pair in zip(*(net(end) for end in ends), strict=True))
+        weight = [*slope]  # of the false position: halved at an end that stays (Illinois)
+        whole = cost
+        for step in range(RATIO_STEPS):
+            bound = dual.concave_top(*ends, *value, *slope)
+            reached = np.maximum(*value)
+            upper[rows], best[rows] = bound, np.where(value[0] > value[1], *ends)
+            open_ = np.flatnonzero((bound > reached + close) & (bound > floor) & (ends[1] - ends[0] > 1e-14))
+            if not len(open_):
+                break
+            if len(open_) < len(rows):
+                rows, floor, cost = rows[open_], floor[open_], cost.take(open_)
+                terms, ends, value, slope, weight = ([x[open_] for x in y] for y in (terms, ends, value, slope, weight))
+            share = 0.5 if step % 3 == 2 else weight[0] / (weight[0] - weight[1])
+            middle = ends[0] + (ends[1] - ends[0]) * np.clip(share, 0.01, 0.99)
+            new, tilt = net(middle)
+            left = tilt > 0  # the maximum is to the right: the left end moves
+            weight = [np.where(left, tilt, 0.5 * weight[0]), np.where(left, 0.5 * weight[1], tilt)]
+            ends, value, slope = (
+                [np.where(left, x, old[0]), np.where(left, old[1], x)]
+                for x, old in ((middle, ends), (new, value), (tilt, slope))
+            )
+        bandwidth, power, _ = whole.choose(best)
         z1, z2, z3, z4 = (z[user] for z in self.envelope.zeta)
-        eta = np.clip(z1 * np.exp(z2 * high) + z3 * np.exp(z4 * high), 0.0, 1.0)
-        reward = self.weight[user] * self.users.success(x2) * eta
-        return upper, (reward - lam * bandwidth - mu * power, reward, bandwidth, power)
+        eta = np.clip(z1 * np.exp(z2 * best) + z3 * np.exp(z4 * best), 0.0, 1.0)
+        reward = sure * eta
+        return upper, weighted - sure, (reward - lam * bandwidth - mu * power, reward, bandwidth, power)
 
 
 class _Best:
@@ -219,7 +257,7 @@ class _Best:
         self.power = np.full(count, served * params.min_power_w)
         self.upper = np.maximum(self.net, weight * 1e-9 - idle)  # beyond X_MAX
 
-    def update(self, owner: Array, upper: Array, choice: tuple[Array, ...], tolerance: float, last: bool) -> Array:
+    def update(self, owner: Array, upper: Array, choice: tuple[Array, ...], tolerance: float, wide: Array) -> Array:
         """Take in a round of cells with the net value, reward, bandwidth and power of each; which must be split."""
         net, reward, bandwidth, power = choice
         order = np.lexsort((net, owner))
@@ -229,7 +267,7 @@ class _Best:
         row = owner[top]
         self.net[row], self.reward[row] = net[top], reward[top]
         self.bandwidth[row], self.power[row] = bandwidth[top], power[top]
-        still = (upper > self.net[owner] + tolerance) & (not last)
+        still: Array = (upper > self.net[owner] + tolerance) & wide
         np.maximum.at(self.upper, owner[~still], upper[~still])
         return still
 

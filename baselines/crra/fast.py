@@ -23,7 +23,7 @@ from semcom_gym.envs.crra.instance import Instance, Params
 
 DROP_EVERY = 8  # iterations between two looks at who does not pay
 FIRST_DROP = 16
-CHUNK = 256  # instances at a time: where NumPy's temporaries still fit the cache
+CHUNK = 1024
 STEP_LIMITS = (0.3, 10.0)  # of marginal value over its mean: a larger fall would starve a user for good
 
 
@@ -74,14 +74,14 @@ class State:
     def allocation(self, params: Params, instance: Instance) -> physics.Allocation:
         """The decision, with the exact ratio."""
         bandwidth, power = self.resources(params, instance)
-        ratio = Users(params, instance).best_ratio(bandwidth, power)
+        ratio = Users(params, instance).best_ratio(bandwidth, power, self.ratio)
         return allocation(bandwidth, power, ratio, self.served if params.selection else None)
 
     def objective(self, params: Params, instance: Instance) -> Array:
         """(n,) the objective at the exact ratio."""
         users = Users(params, instance)
         bandwidth, power = self.resources(params, instance)
-        value = users.value(bandwidth, power, users.best_ratio(bandwidth, power, 30))
+        value = users.value(bandwidth, power, users.best_ratio(bandwidth, power, self.ratio))
         return np.sum(value * self.served if params.selection else value, axis=-1)
 
 
@@ -119,37 +119,54 @@ def ascend(
 
     first: iterations done before, which decide the step. frozen_ratio: keep the state's ratio.
     """
+    instance = instance.map(np.asfortranarray)  # sums over users then run along whole columns
     users = Users(params, instance)
-    b, p, served, ratio = state.bandwidth * state.served, state.power * state.served, state.served.copy(), state.ratio
+    served, ratio = state.served.copy("F"), np.asfortranarray(state.ratio)
+    count = instance.gain.shape[1]
+
+    def spare() -> tuple[Array, Array]:
+        """What is left of each budget above the floors, (n, 1)."""
+        held = np.sum(served, axis=-1) if params.selection else count
+        left_b = instance.bandwidth_hz - params.min_bandwidth_hz * held
+        left_p = instance.power_w - params.min_power_w * held
+        return np.maximum(left_b, 0.0)[:, None], np.maximum(left_p, 0.0)[:, None]
+
+    b, p = (_shares(np.asfortranarray(weight) * served) for weight in (state.bandwidth, state.power))
+    spare_b, spare_p = spare()
+    bandwidth, power = params.min_bandwidth_hz + spare_b * b, params.min_power_w + spare_p * p
     if not frozen_ratio and not first:
-        ratio = users.best_ratio(*state.resources(params, instance), 16)
-    bandwidth, power = State(b, p, served, ratio, state.value).resources(params, instance)
+        ratio = users.best_ratio(bandwidth, power, ratio)
     for k in range(first, first + iterations):
         value, by_bandwidth, by_power, step = users.newton(bandwidth, power, ratio)
-        if not frozen_ratio:
-            ratio = np.clip(ratio + step, 0.0, params.max_ratio)
-        price_b = _mean(b, by_bandwidth)
-        price_p = _mean(p, by_power)
+        price_b = np.sum(b * by_bandwidth, axis=-1, keepdims=True) + 1e-300
+        price_p = np.sum(p * by_power, axis=-1, keepdims=True) + 1e-300
         if drop and k % DROP_EVERY == 0 and k >= FIRST_DROP:
             held = (0.0, 0.0) if params.selection else (params.min_bandwidth_hz, params.min_power_w)
             surplus = value - price_b * (bandwidth - held[0]) - price_p * (power - held[1])
             _drop_worst(surplus, served, at_most)
+            spare_b, spare_p = spare()
         speed = 0.5 / (1.0 + k / 15.0)
-        b = b * np.clip(by_bandwidth / price_b, *STEP_LIMITS) ** speed * served
-        p = p * np.clip(by_power / price_p, *STEP_LIMITS) ** speed * served
-        before = bandwidth
-        bandwidth, power = State(b, p, served, ratio, state.value).resources(params, instance)
+        b = _shares(b * _step(by_bandwidth / price_b) ** speed * served)
+        p = _shares(p * _step(by_power / price_p) ** speed * served)
+        before, bandwidth = bandwidth, params.min_bandwidth_hz + spare_b * b
+        power = params.min_power_w + spare_p * p
         if not frozen_ratio:  # keep the spectral efficiency: at the old ratio a smaller share would look worthless
-            ratio = np.clip(1.0 - (1.0 - ratio) * (bandwidth / before), 0.0, params.max_ratio)
+            ratio = np.minimum(np.maximum(ratio + step, 0.0), params.max_ratio)
+            ratio = np.maximum(1.0 - (1.0 - ratio) * (bandwidth / before), 0.0)
+            ratio = np.minimum(ratio, params.max_ratio)
     while at_most is not None and bool(np.any(np.sum(served, axis=-1) > at_most)):
         _drop_worst(value, served, at_most)
     total = np.sum(value * served if params.selection else value, axis=-1)
     return State(b, p, served, ratio, total)
 
 
-def _mean(share: Array, marginal: Array) -> Array:
-    total = np.sum(share, axis=-1, keepdims=True)
-    return np.sum(share * marginal, axis=-1, keepdims=True) / np.maximum(total, simplex.TINY) + 1e-300
+def _shares(weight: Array) -> Array:
+    """Weights over their sum, all zero where nobody is served."""
+    return weight / np.maximum(np.sum(weight, axis=-1, keepdims=True), simplex.TINY)
+
+
+def _step(relative: Array) -> Array:
+    return np.minimum(np.maximum(relative, STEP_LIMITS[0]), STEP_LIMITS[1])
 
 
 def _drop_worst(surplus: Array, served: Array, at_most: Array | None) -> None:
@@ -167,37 +184,40 @@ def _drop_worst(surplus: Array, served: Array, at_most: Array | None) -> None:
 
 def _swap(params: Params, instance: Instance, state: State, iterations: int) -> tuple[State, bool]:
     """One round of local search: every user dropped, added, or exchanged for another; the best of each instance."""
-    n, users = instance.gain.shape
+    users = instance.gain.shape[1]
     flips = np.eye(users)
-    pairs = [flips[i] + flips[j] for i in range(users) for j in range(i)]
-    fits = actions.capacity(params, instance) if params.selection else np.full(n, users)
-    best, objective = state, state.objective(params, instance)
-    before = objective.copy()
-    for flip in (*flips, *pairs):
-        served = np.abs(state.served - flip)
-        grown = np.sum(served, axis=-1, keepdims=True)
-        new = (served > 0) & (state.served == 0)
-        start = []
-        for weight in (state.bandwidth, state.power):
-            share = weight / np.maximum(weight.sum(-1, keepdims=True), simplex.TINY)
-            start.append(np.where(new, 1.0 / np.maximum(grown, 1.0), share))
-        candidate = State(start[0] * served, start[1] * served, served, state.ratio, state.value)
-        allowed = np.flatnonzero((served.sum(-1) <= fits) & _one_for_one(served, state.served))
-        if not len(allowed):
+    flips = np.concatenate([flips, [flips[i] + flips[j] for i in range(users) for j in range(i)]])
+    before = state.objective(params, instance)
+    size, improved = max(1, CHUNK // len(flips)), False
+    for low in range(0, len(instance), size):
+        rows = np.arange(low, min(low + size, len(instance)))
+        owner, tried = _changed(params, instance[rows], state.take(rows), flips)
+        if not len(owner):
             continue
-        part = instance[allowed]
-        tried = ascend(params, part, candidate.take(allowed), iterations)
-        reached = tried.objective(params, part)
-        better = reached > objective[allowed]
-        rows = allowed[better]
-        objective[rows] = reached[better]
-        best = best.put(rows, tried.take(np.flatnonzero(better)))
-    return best, bool(np.any(objective > before * (1 + 1e-7)))
+        owner += low
+        tried = ascend(params, instance[owner], tried, iterations)
+        reached = tried.objective(params, instance[owner])
+        order = np.lexsort((-np.arange(len(owner)), reached, owner))
+        top = order[np.append(owner[order][1:] != owner[order][:-1], True)]  # of every instance, the first if equal
+        top = top[reached[top] > before[owner[top]]]
+        improved |= bool(np.any(reached[top] > before[owner[top]] * (1 + 1e-7)))
+        state = state.put(owner[top], tried.take(top))
+    return state, improved
 
 
-def _one_for_one(served: Array, before: Array) -> Array:
-    """Whether a changed set drops one, adds one, or exchanges one for one."""
-    return np.abs(served.sum(-1) - before.sum(-1)) < 2
+def _changed(params: Params, instance: Instance, state: State, flips: Array) -> tuple[Array, State]:
+    """The states with each of the ``flips`` (F, U) of the served set that is allowed, and whose they are."""
+    owner, flip = (x.ravel() for x in np.indices((len(instance), len(flips))))
+    served = np.abs(state.served[owner] - flips[flip])
+    grown = np.sum(served, axis=-1)
+    allowed = np.abs(grown - state.served.sum(-1)[owner]) < 2  # one dropped, one added, or one for one
+    if params.selection:
+        allowed &= grown <= actions.capacity(params, instance)[owner]
+    owner, served, grown = owner[allowed], served[allowed], grown[allowed, None]
+    old = state.take(owner)
+    new = (served > 0) & (old.served == 0)
+    start = [np.where(new, 1.0 / np.maximum(grown, 1.0), _shares(weight)) for weight in (old.bandwidth, old.power)]
+    return owner, State(start[0] * served, start[1] * served, served, old.ratio, old.value)
 
 
 def _put(array: Array, rows: Array, values: Array) -> Array:

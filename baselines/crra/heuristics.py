@@ -13,7 +13,8 @@ import numpy as np
 import scipy.special
 
 from semcom_gym.baselines.crra import fast
-from semcom_gym.baselines.crra.normal import SQRT_2_OVER_PI, Users, allocation
+from semcom_gym.baselines.crra.hazard import SQRT_2_OVER_PI
+from semcom_gym.baselines.crra.normal import Users, allocation
 from semcom_gym.baselines.solution import Solution, package
 from semcom_gym.envs import simplex, validate
 from semcom_gym.envs.arrays import Array, concatenate

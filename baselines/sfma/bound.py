@@ -159,7 +159,7 @@ class _Pricing:
         rho = (self.rho_min[i] + self.span[i] * falling(x2))[:, None]
         rate, slope = _per_watt(y1, rho, snr)  # of the pair, Mbit/s per W
         rate2, slope2 = _per_watt(y2, rho, snr)
-        gain = _concave_top(y1, y2, rate.sum(-1) - mu * y1, rate2.sum(-1) - mu * y2, slope.sum(-1) - mu,
+        gain = dual.concave_top(y1, y2, rate.sum(-1) - mu * y1, rate2.sum(-1) - mu * y2, slope.sum(-1) - mu,
                             slope2.sum(-1) - mu) - lam  # fmt: skip
         joule = np.max(self.source[i] / rate2, axis=-1)  # energy per unit of the ratio
         need = np.max(self.source[i] / (self.spare[i] * rate2), axis=-1)  # power per unit of the ratio
@@ -193,16 +193,6 @@ def _per_watt(y: Array, rho: Array, snr: Array) -> tuple[Array, Array]:
     z = rho + y[:, None] / snr
     log = np.log1p(1.0 / z)
     return y[:, None] * log / LN2, (log - (y[:, None] / snr) / (z * (1.0 + z))) / LN2
-
-
-def _concave_top(y1: Array, y2: Array, f1: Array, f2: Array, s1: Array, s2: Array) -> Array:
-    """An upper bound of a concave function on [y1, y2] by its values and slopes at the ends; exact where y1 = y2."""
-    width = y2 - y1
-    bend = np.where(s1 > s2, s1 - s2, 1.0)
-    # where the two tangents meet
-    t = np.clip((f2 - f1 - s2 * width) / bend, 0.0, width)
-    meet = np.maximum(np.minimum(f1 + s1 * t, f2 + s2 * (t - width)), np.maximum(f1, f2))
-    return np.where(s1 <= 0, f1, np.where(s2 >= 0, f2, meet))
 
 
 @dataclasses.dataclass(frozen=True)
