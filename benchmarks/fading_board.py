@@ -210,14 +210,19 @@ def _plays(task: Task, rivals: list[Competitor], single: int) -> list[store.Work
 def _play(task: Task, run: Run, single: bool) -> dict[str, Any]:
     """Sum of rewards, share of feasible blocks and seconds of a decision, per episode."""
     policy = run.decide(task)
+    solves = isinstance(policy, fading.SolverPolicy)
+
+    def fresh() -> Any:
+        return policy if solves else run.decide(task)  # an agent may remember what it played before
+
     alone = task.env.alike(1)
-    fading.play(alone, alone.episodes("train", 1), policy)  # for nothing: a first call imports packages
-    played = fading.play(task.env, task.episode, policy)
+    fading.play(alone, alone.episodes("train", 1), fresh())  # for nothing: a first call imports packages
+    played = fading.play(task.env, task.episode, fresh())
     found = {"reward": played.reward.sum(axis=1), "feasible": played.feasible.mean(axis=1),
              "seconds": np.full(task.n, played.seconds)}  # fmt: skip
     if single:
-        found["single"] = fading.play(alone, task.episode[0], policy).seconds
-    return found | ({"margin": policy.margin} if isinstance(policy, fading.SolverPolicy) else {})
+        found["single"] = fading.play(alone, task.episode[0], fresh()).seconds
+    return found | ({"margin": policy.margin} if solves else {})
 
 
 def _proofs(task: Task) -> list[store.Work]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from semcom_gym import baselines
@@ -250,27 +251,35 @@ def _notes(rows: Sequence[Row]) -> str:
     )
 
 
-def picture(found: Sequence[Row], path: Any) -> Any:
+def picture(found: Sequence[Row], path: Path) -> Path:
     """Loss to the bound of every method on every shift, an axis per id. A loss of 0 is drawn at 1e-4 %."""
     from semcom_gym.benchmarks import pictures
 
     groups = by_id(found)
-    figure, made = pictures.grid(11.0, 3.6 * len(groups), len(groups), 1)
+    figure, made = pictures.grid(12.0, 3.4 * len(groups), len(groups), 1)
     for axes, (env_id, rows) in zip(made, groups.items(), strict=True):
-        shifts = list(dict.fromkeys(row.shift for row in rows))
-        for place, name in enumerate(dict.fromkeys(row.method for row in rows)):
-            mine = [row for row in rows if row.method == name and math.isfinite(row.loss)]
-            x = [shifts.index(row.shift) for row in mine]
-            y = [max(100 * row.loss, 1e-4) for row in mine]
-            colour = pictures.COLOURS[place % len(pictures.COLOURS)]
-            marker = pictures.KINDS[mine[0].kind][1] if mine else "o"
-            axes.plot(x, y, marker, color=colour, markersize=6, label=name)
-            broken = [(a, b) for a, b, row in zip(x, y, mine, strict=True) if row.feasible < 1]
-            axes.plot([a for a, _ in broken], [b for _, b in broken], "x", color="black", markersize=5)
-        axes.set_yscale("log")
-        axes.set_xticks(range(len(shifts)), shifts, rotation=25, ha="right", fontsize=8)
-        axes.set_ylabel("loss to the bound [%]")
+        _draw(axes, rows, pictures.COLOURS, {kind: marker for kind, (_, marker) in pictures.KINDS.items()})
         axes.set_title(f"{env_id.removeprefix('SemCom/')} {rows[0].preset}", fontsize=10)
-        axes.legend(fontsize=7, frameon=False, ncols=6)
     figure.supxlabel("what differs from training; a cross: some decisions break a constraint", fontsize=9)
     return pictures.save(figure, path)
+
+
+def _draw(axes: Any, rows: Sequence[Row], colours: Sequence[str], markers: Mapping[str, str]) -> None:
+    """The methods side by side at every shift."""
+    shifts = list(dict.fromkeys(row.shift for row in rows))
+    methods = list(dict.fromkeys(row.method for row in rows))
+    for place, name in enumerate(methods):
+        mine = [row for row in rows if row.method == name and math.isfinite(row.loss)]
+        aside = 0.6 * ((place + 0.5) / len(methods) - 0.5)
+        for row in mine:
+            at = (shifts.index(row.shift) + aside, max(100 * row.loss, 1e-4))
+            axes.plot(*at, markers[row.kind], color=colours[place % len(colours)], markersize=5.5)
+            if row.feasible < 1:
+                axes.plot(*at, "x", color="black", markersize=5)
+        kind = next(row.kind for row in rows if row.method == name)
+        axes.plot([], [], markers[kind], color=colours[place % len(colours)], label=name)
+    axes.set_yscale("log")
+    axes.set_xlim(-0.5, len(shifts) - 0.5)
+    axes.set_xticks(range(len(shifts)), shifts, rotation=25, ha="right", fontsize=8)
+    axes.set_ylabel("loss to the bound [%]")
+    axes.legend(fontsize=8, frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

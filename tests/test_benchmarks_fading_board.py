@@ -13,7 +13,7 @@ import pytest
 
 from semcom_gym import envs
 from semcom_gym.baselines import fading
-from semcom_gym.benchmarks import cli, fading_board, protocol, store, table
+from semcom_gym.benchmarks import cli, competitors, fading_board, protocol, store, table
 from semcom_gym.benchmarks.commands import ids_of
 from semcom_gym.benchmarks.report import files, page
 
@@ -81,6 +81,25 @@ def test_other_episodes_are_other_cells(task: fading_board.Task) -> None:
 
 def cell(reward: list[float], feasible: list[float]) -> dict[str, Any]:
     return {"reward": reward, "feasible": feasible, "seconds": [1e-3] * len(reward)}
+
+
+class Forgetful:
+    """A policy that only plays one episode."""
+
+    def __init__(self, task: fading_board.Task) -> None:
+        self.left = task.episode.horizon
+
+    def __call__(self, env: Any, observation: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        assert self.left > 0
+        self.left -= 1
+        return np.zeros((len(observation), env.single_action_space.shape[0]))
+
+
+def test_an_agent_starts_every_episode_afresh(task: fading_board.Task, tmp_path: Path) -> None:
+    rival = competitors.Competitor("A", "agent", (competitors.Run({"agent": "a"}, Forgetful, 1.0, 2.0),) * 2)
+    [row] = fading_board.board(task, [rival], store.Store(tmp_path), single=1).rows
+    assert (row.n, row.training_s) == (8, 1.0)
+    assert row.single > 0
 
 
 def test_only_a_feasible_episode_breaks_the_genie(task: fading_board.Task) -> None:

@@ -24,7 +24,7 @@ pytest.importorskip("joblib")
 PYTHON = (sys.executable, "-m")
 COMMAND = (*PYTHON, "semcom_gym.benchmarks.cli")
 CRRA = ("benchmark", "--env", "SemCom/CRRA-v0", "--method")
-SWEEP = (*CRRA, "fra", "fast", "crra", "--agent", "-n", "12", "--chunk", "2")
+SWEEP = (*CRRA, "fra", "fast", "crra", "--agent", "-n", "12", "--chunk", "2", "--single", "0")
 SLOWEST = "*-crra-0-*.json"
 
 
@@ -56,7 +56,8 @@ def test_loky_writes_the_files_of_a_sequential_run(tmp_path, capsys):
         assert cli.main([*asked, "-n", "5", "--chunk", "2", *extra, *folders]) == 0
     one, two = plain(tmp_path / "one/cells"), plain(tmp_path / "two/cells")
     assert one == two
-    assert len(one) == 3 * 3 + len(agents)  # three methods with the anchor, three chunks each
+    timed = 2 + len(agents)  # one at a time
+    assert len(one) == 3 * 3 + len(agents) + timed  # three methods with the anchor, three chunks each
     losses = [(tmp_path / name / "out/losses.csv").read_text() for name in ("one", "two")]
     assert losses[0] == losses[1]
     assert losses[0].count("\n") == 1 + 2 + len(agents)

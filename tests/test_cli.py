@@ -208,7 +208,7 @@ def test_interruption_keeps_finished_work_and_says_so(capsys, folder, monkeypatc
         return fra.run(params, instance)
 
     monkeypatch.setitem(crra.METHODS, "slow", Method(slow, "slow", "test"))
-    arguments = ("benchmark", "--env", "SemCom/CRRA-v0", "--method", "equal", "slow", "--agent", "-n", 5)
+    arguments = ("benchmark", "--env", "SemCom/CRRA-v0", "--method", "equal", "slow", "--agent", "-n", 5, "--single", 0)
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (130, "")
     assert err == "semcom-gym: interrupted; 2 finished cell(s) are kept in results/cells; " + (
