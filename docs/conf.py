@@ -35,7 +35,7 @@ NAVIGATION = {
         "docs/hyperprior",
         "docs/digital",
     ],
-    "Results": ["docs/results/README", "docs/report", "docs/many_machines"],
+    "Results": ["docs/results/README", "docs/report", "docs/speed", "docs/many_machines"],
     "Reference": ["docs/api/envs", "docs/api/problems", "docs/api/baselines", "docs/api/agents"],
     "Project": ["CONTRIBUTING", "CHANGELOG"],
 }
