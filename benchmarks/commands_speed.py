@@ -27,7 +27,7 @@ def add_to(commands: Any) -> None:
         "  semcom-gym speed --out docs/results/speed.json",
     )  # fmt: skip
     speed.add_argument("--repeats", type=int, default=5, help="measurements per row (default: %(default)s)")
-    speed.add_argument("--seconds", type=float, default=0.3, help="length of one measurement (default: %(default)s)")
+    speed.add_argument("--seconds", type=float, default=0.4, help="length of one measurement (default: %(default)s)")
     speed.add_argument("--device", default="cpu", help="where the torch rows run: cpu, cuda (default: %(default)s)")
     speed.add_argument("--threads", type=int, default=1, help="threads of torch (default: %(default)s)")
     speed.add_argument("--only", nargs="+", metavar="GROUP", help=f"{', '.join(GROUPS)} (default: all)")

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.benchmarks import protocol
+from semcom_gym.benchmarks import protocol, table
 
 BATCH = 1024
 GATHERS = ("take", "index", "index_select", "gather")  # read as much as they write, not all that they pick from
@@ -44,14 +44,14 @@ def rates(repeats: int = 5) -> dict[str, float]:
 
 
 def _best(work: Callable[[], Any], times: int, repeats: int) -> float:
-    """Seconds of a call: the best mean over ``times`` calls."""
+    """Seconds of CPU time of a call: the best mean over ``times`` calls."""
     means = []
     work()
     for _ in range(repeats):
-        start = time.perf_counter()
+        start = time.process_time()
         for _ in range(times):
             work()
-        means.append((time.perf_counter() - start) / times)
+        means.append((time.process_time() - start) / times)
     return min(means)
 
 
@@ -139,3 +139,23 @@ def table_of(env_ids: list[str]) -> dict[str, Any]:
         counted = count(env_id)
         rows.append({"name": env_id, **counted, **bounds(counted, core)})
     return {"batch": BATCH, "rates": core, "rows": rows}
+
+
+def text(found: dict[str, Any]) -> str:
+    """What a step takes and the most steps per second that leaves one core."""
+    header = ("a step of", "operations", "alone", "bytes", "in, out", "exp, log, ...", "as written", "fused", "single")
+    names = ("operations", "operations_alone", "bytes", "least_bytes", "functions", "as_written", "fused", "single")
+    rows = [[row["name"], *(amount(row[name]) for name in names)] for row in found["rows"]]
+    core = found["rates"]
+    about = (
+        f"the last three: most steps per second in batches of {found['batch']}; this core copies "
+        f"{core['copy_bytes_per_second'] / 1e9:.3g} GB/s, within the cache "
+        f"{core['cached_bytes_per_second'] / 1e9:.3g} GB/s, makes {core['exp_per_second'] / 1e9:.3g}e9 exp/s "
+        f"and a call in {core['call_seconds'] * 1e6:.2f} us"
+    )
+    return f"{table.aligned(header, rows, left=(0,))}\n{about}"
+
+
+def amount(value: float) -> str:
+    """A number to read: thousands apart, or three digits."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"

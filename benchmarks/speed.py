@@ -23,7 +23,7 @@ import gymnasium as gym
 import numpy as np
 
 from semcom_gym import baselines, envs
-from semcom_gym.benchmarks import protocol, store, table
+from semcom_gym.benchmarks import limits, protocol, store, table
 from semcom_gym.benchmarks.progress import bar
 
 CARTPOLE = "CartPole-v1"
@@ -276,34 +276,16 @@ def text(found: dict[str, Any]) -> str:
     """The result as aligned text."""
     header = ("what", "unit", "per second", "per CPU second", "ratio", "to")
     rows = [
-        [row["name"], row["unit"], _count(row["per_second"]), _count(row["per_cpu_second"]),
+        [row["name"], row["unit"], limits.amount(row["per_second"]), limits.amount(row["per_cpu_second"]),
          f"{row['ratio']:.3g}" if row["ratio"] else "", row["against"] or ""]
         for row in found["rows"]
     ]  # fmt: skip
     parts = [table.aligned(header, rows, left=(0, 1, 5))]
     if found.get("limits"):
-        parts.append(_limits_text(found["limits"]))
+        parts.append(limits.text(found["limits"]))
     host = found["machine"]
     about = f"{host['processor']}, {host['cores']} cores, load {host['load_average']:.1f}"
     return "\n\n".join([*parts, f"{about}, torch threads {host['torch_threads']}"])
-
-
-def _limits_text(limits: dict[str, Any]) -> str:
-    """What a step takes and the most steps per second that leaves one core."""
-    header = ("a step of", "operations", "alone", "bytes", "in, out", "exp, log, ...", "as written", "fused", "single")
-    names = ("operations", "operations_alone", "bytes", "least_bytes", "functions", "as_written", "fused", "single")
-    rows = [[row["name"], *(_count(row[name]) for name in names)] for row in limits["rows"]]
-    core = limits["rates"]
-    about = (
-        f"the last three: most steps per second, batch {limits['batch']}; this core copies "
-        f"{core['copy_bytes_per_second'] / 1e9:.3g} GB/s ({core['cached_bytes_per_second'] / 1e9:.3g} within the cache), "
-        f"makes {core['exp_per_second'] / 1e9:.3g}e9 exp/s and an operation in {core['call_seconds'] * 1e6:.2f} us"
-    )
-    return f"{table.aligned(header, rows, left=(0,))}\n{about}"
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
 
 
 def write(found: dict[str, Any], path: Path) -> Path:

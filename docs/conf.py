@@ -43,7 +43,7 @@ NAVIGATION = {
         "docs/hyperprior",
         "docs/digital",
     ],
-    "Results": ["docs/results/README", "docs/report", "docs/rendering", "docs/many_machines"],
+    "Results": ["docs/results/README", "docs/report", "docs/rendering", "docs/speed", "docs/many_machines"],
     "Reference": ["docs/api/envs", "docs/api/problems", "docs/api/baselines", "docs/api/agents"],
     "Project": ["CONTRIBUTING", "CHANGELOG"],
 }
