@@ -45,8 +45,8 @@ test-slow: $(VENV)/.test
 
 CHROMIUM := chromium fonts-dejavu-core
 test-report: $(VENV)/.test
-	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get update -qq && \
-	apt-get install -y -qq --no-install-recommends $(CHROMIUM) > /dev/null; } || \
+	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
+	{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends $(CHROMIUM); } || \
 	{ echo 'make test-report needs chromium; as root: apt-get install $(CHROMIUM)' >&2; exit 1; }
 	$(BIN)/python -m pytest tests/browser_report.py
 

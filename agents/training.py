@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.callbacks import BaseCallback
-from stable_baselines3.common.logger import configure
+from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm import tqdm
 
@@ -116,7 +116,7 @@ def train(
         return _finish(folder, record, env, device)
     model = _restore(folder, record, env, device) if record["curve"] else _build(env, identity, device)
     log = folder / "tensorboard" if tensorboard is None else Path(tensorboard, name)
-    model.set_logger(configure(str(log), ["tensorboard"]))
+    model.set_logger(_logger(log))
     keeper = _Keeper(folder, record, judge(env, validation, scored, reference), evaluations, stop, progress)
     left = settings["n_timesteps"] - model.num_timesteps
     every = LOG_EVERY * (env.num_envs if isinstance(model, OffPolicyAlgorithm) else 1)  # which counts episodes
@@ -135,6 +135,14 @@ def train(
     finally:
         keeper.close()
     return _finish(folder, record, env, device)
+
+
+def _logger(folder: Path) -> Logger:
+    """The TensorBoard log of a run. Raises ValueError, in one line, for a folder that takes no files."""
+    try:
+        return configure(str(folder), ["tensorboard"])
+    except OSError as error:
+        raise ValueError(f"cannot write the log in {str(folder)!r}: {error.strerror}") from None
 
 
 def _open(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any]:

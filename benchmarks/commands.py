@@ -82,6 +82,11 @@ def overrides(parser: Any) -> None:
 def cells(parser: Any) -> None:
     """Arguments that say where finished work is kept, and who computes what is missing."""
     parser.add_argument("--cells", default="results/cells", help="folder of finished work (default: %(default)s)")
+    workers(parser)
+
+
+def workers(parser: Any) -> None:
+    """Arguments that say who computes the cells that are missing."""
     parser.add_argument(
         "--jobs",
         type=int,
@@ -96,8 +101,7 @@ def cells(parser: Any) -> None:
 
 def open_cells(args: argparse.Namespace) -> store.Store:
     """The store that :func:`cells` asks for."""
-    workers = machines.connect(args.backend, args.jobs, args.address)
-    return store.Store(args.cells, workers)
+    return store.Store(args.cells, machines.connect(args.backend, args.jobs, args.address))
 
 
 def logged(parser: Any) -> None:

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from semcom_gym import baselines
-from semcom_gym.benchmarks import store
-from semcom_gym.benchmarks.commands import Job, add, log_folder, logged
+from semcom_gym.benchmarks import machines, store
+from semcom_gym.benchmarks.commands import Job, add, log_folder, logged, workers
 from semcom_gym.benchmarks.errors import user_input
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import usable_device
@@ -74,6 +74,7 @@ def add_to(commands: Any) -> None:
     profile.add_argument("--seed", type=int, default=0, help="decides everything (default: %(default)s)")
     profile.add_argument("--out", help="folder of results (default: runs/profile_NETWORK_SIZE)")
     logged(profile)
+    workers(profile)
 
 
 # --- data ----------------------------------------------------------------------------------------------------------
@@ -117,6 +118,9 @@ def _profile(args: argparse.Namespace) -> Job:
                 raise ValueError(f"--{name} is an option of {network}, not of {args.network}")
     validate.integer("seed", args.seed, low=0)
     usable_device(args.device)
+    if (args.network == "classifier" or args.specialist) and (args.jobs, args.backend) != (None, None):
+        what = "--specialist, which trains" if args.specialist else "classifier, whose measurements build on each other"
+        raise ValueError(f"--jobs and --backend are no options of {what}")
     made = {"deepjscc": _deepjscc, "classifier": _classifier, "ascc": _ascc, "sfma": _sfma, "digital": _digital}
     return made[args.network](args)
 
@@ -189,7 +193,8 @@ def _digital(args: argparse.Namespace) -> Job:
             raise ValueError(f"--{name} is no option of digital: nothing is trained")
     out = store.make_folder(args.out or f"runs/profile_digital_{args.size}")
     size = profile_digital.SIZES[args.size]
-    profile = profile_digital.Profile(tuple(args.images or ["photos"]), args.size, size, args.seed, out)
+    found = machines.connect(args.backend, args.jobs, args.address)
+    profile = profile_digital.Profile(tuple(args.images or ["photos"]), args.size, size, args.seed, out, found)
     return Job(lambda: _checked(partial(profile_digital.digital, profile)), profile_digital.show, profile.kept)
 
 
@@ -205,6 +210,7 @@ def _asked(
     return {
         "sets": tuple(sets), "size_name": args.size, "size": size, "device": args.device, "seed": args.seed,
         "out": out, "tensorboard": log_folder(args.tensorboard, out),
+        "workers": machines.connect(args.backend, args.jobs, args.address),
     }  # fmt: skip
 
 

@@ -39,6 +39,10 @@ class Workers:
     jobs: int
     options: dict[str, Any] = dataclasses.field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[Callable[[], None], tuple[()]]:
+        """None in another process: a worker has no workers, and what holds them may be sent to one."""
+        return type(None), ()
+
     def run(self, calls: Mapping[K, Callable[[], Any]]) -> Iterator[tuple[K, Any]]:
         """The key and the result of every call, in the order in which they finish; close the iterator to stop them.
 

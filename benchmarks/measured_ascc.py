@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semcom_gym.benchmarks import progress, store
+from semcom_gym.benchmarks import store
 from semcom_gym.envs import validate
 from semcom_gym.transceivers import pixels
 from semcom_gym.transceivers.classifier import images as labelled
@@ -107,7 +108,7 @@ class Measurement:
         self.shown = labelled.sets(
             profile.labelled, self.size.side, profile.seed, "test", True, self.size.labelled
         )  # fmt: skip
-        self.cells = store.Store(profile.out / "cells")
+        self.cells = profile.cells
         self.rates = positions(networks.codec.network.config, self.size.rates)
 
     @property
@@ -126,20 +127,17 @@ class Measurement:
             for codec, user, errors in CASES
             for setting in (self.rates if codec == "hyperprior" else QPS)
         ]
-        found = []
-        with progress.bar(len(asked), "measuring") as bar:
-            for codec, user, errors, setting in asked:
-
-                def compute(of: tuple[str, str, str, float] = (codec, user, errors, setting)) -> dict[str, Any]:
-                    return self._measured(*of)
-
-                key = self.same | {"codec": codec, "user": user, "errors": errors, "setting": setting,
-                                   "log10_bers": flips.LOG10_BERS}  # fmt: skip
-                cell = self.cells.cell(f"{codec}_{user}_{errors}_{setting:.3g}", key, compute)
-                images = self.size.pictures if user == "data" else len(self.shown.labels)
-                found.append(Errors(codec, user, errors, setting, images, **cell))
-                bar.update()
-        return found
+        work = []
+        for codec, user, errors, setting in asked:
+            key = self.same | {"codec": codec, "user": user, "errors": errors, "setting": setting,
+                               "log10_bers": flips.LOG10_BERS}  # fmt: skip
+            compute = functools.partial(self._measured, codec, user, errors, setting)
+            work.append(store.Work(f"{codec}_{user}_{errors}_{setting:.3g}", key, compute))
+        images = {"data": self.size.pictures, "semantic": len(self.shown.labels)}
+        return [
+            Errors(codec, user, errors, setting, images[user], **cell)
+            for (codec, user, errors, setting), cell in zip(asked, self.cells.cells(work, "measuring"), strict=True)
+        ]
 
     def tuning(self, found: list[Errors]) -> Rows:
         """What the tuning by (4) is worth: classification error without bit errors at every rate, ``tuned`` and not,

@@ -7,11 +7,12 @@ at the SNR of each user (Fig. 8 of the paper); told 10 dB whatever it meets, at 
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semcom_gym.benchmarks import progress
+from semcom_gym.benchmarks import store
 from semcom_gym.envs.curve import Curve
 from semcom_gym.transceivers.deepjscc import measure as analog
 from semcom_gym.transceivers.deepjscc import training
@@ -42,19 +43,18 @@ def measure(trained: training.Trained, measurement: Measurement) -> Rows:
     """Distortion of both users over channel uses and SNR; each user, number of maps and kind of network is a cell."""
     counts = [count for count in MAPS if count <= trained.network.config.maps]
     asked = [(user, told, count) for user in receivers.FIGURES for told in TOLD for count in counts]
-    rows: Rows = []
-    with progress.bar(len(asked), "deep JSCC") as bar:
-        for user, told, count in asked:
-
-            def compute(of: tuple[str, str, int] = (user, told, count)) -> dict[str, Any]:
-                return {"points": _points(trained, measurement, *of)}
-
-            key = measurement.same | {"analog": trained.weights_sha256, "user": user, "told": told, "maps": count,
-                                      "snrs_db": SNRS_DB}  # fmt: skip
-            points = measurement.cells.cell(f"analog_{user}_{told}_{count}", key, compute)["points"]
-            rows += [{"user": user, "told": told, **point} for point in points]
-            bar.update()
-    return rows
+    work = []
+    for user, told, count in asked:
+        key = measurement.same | {"analog": trained.weights_sha256, "user": user, "told": told, "maps": count,
+                                  "snrs_db": SNRS_DB}  # fmt: skip
+        compute = functools.partial(_points, trained, measurement, user, told, count)
+        work.append(store.Work(f"analog_{user}_{told}_{count}", key, compute))
+    found = measurement.cells.cells(work, "deep JSCC")
+    return [
+        {"user": user, "told": told, **point}
+        for (user, told, _), cell in zip(asked, found, strict=True)
+        for point in cell["points"]
+    ]
 
 
 def curves(rows: Rows, trained: training.Trained, origin: dict[str, Any]) -> list[Curve]:
@@ -73,7 +73,7 @@ def curves(rows: Rows, trained: training.Trained, origin: dict[str, Any]) -> lis
     ]
 
 
-def _points(trained: training.Trained, measurement: Measurement, user: str, told: str, maps: int) -> Rows:
+def _points(trained: training.Trained, measurement: Measurement, user: str, told: str, maps: int) -> dict[str, Rows]:
     images = measurement.photos if user == "data" else measurement.shown.images
     score = receivers.quality(images)
     if user == "semantic":
@@ -88,7 +88,7 @@ def _points(trained: training.Trained, measurement: Measurement, user: str, told
         values = np.array([score(k, picture[None])[0, 0] for k, picture in enumerate(shown)])
         error = float(values.std(ddof=1) / len(values) ** 0.5)
         rows.append({"channel_uses": uses, "snr_db": snr_db, "distortion": float(values.mean()), "error": error})
-    return rows
+    return {"points": rows}
 
 
 def _curve(rows: Rows, user: str, told: str, provenance: dict[str, Any]) -> Curve:

@@ -20,6 +20,8 @@ from semcom_gym.envs.curve import Curve
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from semcom_gym.benchmarks.machines import Workers
+
 COUNTED = 8  # images of the step whose operations are counted
 PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 """Dense bfloat16 operations a second, by a part of a device's name: its maker's data sheet, SXM form."""
@@ -27,7 +29,9 @@ PEAK_FLOPS = {"H100": 989e12, "H200": 989e12, "A100": 312e12}
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """What is asked for. sets: names or folders of images. size: the amount of work, called ``size_name``."""
+    """What is asked for. sets: names or folders of images. size: the amount of work, called ``size_name``. workers:
+    who measures; this process if None. It always trains.
+    """
 
     sets: tuple[str, ...]
     size_name: str
@@ -36,6 +40,12 @@ class Profile:
     seed: int
     out: Path
     tensorboard: Path
+    workers: Workers | None = dataclasses.field(default=None, kw_only=True)
+
+    @property
+    def cells(self) -> store.Store:
+        """Finished measurements, and who makes the others."""
+        return store.Store(self.out / "cells", self.workers)
 
     @property
     def checkpoint(self) -> Path:

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semcom_gym.benchmarks import pictures_digital, profile_common, progress, store
+from semcom_gym.benchmarks import pictures_digital, profile_common, store
 from semcom_gym.benchmarks.profile_jpeg import psnr_db
 from semcom_gym.envs.curve import Curve
 from semcom_gym.transceivers.coding import amc, hevc, ldpc, link
 from semcom_gym.transceivers.coding.schemes import BLOCK, CHECK, SCHEMES, Scheme
+
+if TYPE_CHECKING:
+    from semcom_gym.benchmarks.machines import Workers
 
 RATIO, SHARED_RATIO = 0.125, 0.0625
 """Complex symbols for each value of a picture: of one user, and of two together. The latter is the CBR of 0.125 of
@@ -43,13 +47,16 @@ SIZES = {"small": Size(128, 24), "full": Size(256, 200)}
 
 @dataclasses.dataclass(frozen=True)
 class Profile:
-    """What is asked for. sets: names or folders of images. size: called ``size_name``."""
+    """What is asked for. sets: names or folders of images. size: called ``size_name``. workers: who codes the
+    pictures; this process if None.
+    """
 
     sets: tuple[str, ...]
     size_name: str
     size: Size
     seed: int
     out: Path
+    workers: Workers | None = None
 
     @property
     def command(self) -> str:
@@ -110,21 +117,20 @@ def _crops(profile: Profile) -> tuple[np.ndarray, dict[str, Any]]:
 
 def _source(profile: Profile, images: np.ndarray, origin: dict[str, Any]) -> link.Source:
     """The pictures with the bits of their payloads; each part of them is a cell of finished work."""
-    cells = store.Store(profile.out / "cells")
     same = {
         "data": origin, "side": profile.size.side, "count": len(images), "seed": profile.seed,
         "codec": hevc.SETTINGS, "versions": _codec_versions(),
     }  # fmt: skip
-    bits = []
-    with progress.bar(PARTS, "HEVC") as bar:
-        for k, part in enumerate(np.array_split(images, min(PARTS, len(images)))):
+    work = [
+        store.Work(f"payloads_{k}", same | {"part": k}, functools.partial(_payloads, part))
+        for k, part in enumerate(np.array_split(images, min(PARTS, len(images))))
+    ]
+    found = store.Store(profile.out / "cells", profile.workers).cells(work, "HEVC")
+    return link.Source(images, np.array([bits for cell in found for bits in cell["bits"]]))
 
-            def compute(part: np.ndarray = part) -> dict[str, Any]:
-                return {"bits": hevc.payload_bits(part)}
 
-            bits += cells.cell(f"payloads_{k}", same | {"part": k}, compute)["bits"]
-            bar.update()
-    return link.Source(images, np.array(bits))
+def _payloads(images: np.ndarray) -> dict[str, Any]:
+    return {"bits": hevc.payload_bits(images)}
 
 
 def _codec_versions() -> dict[str, Any]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semcom_gym.benchmarks import profile_common, progress, store
+from semcom_gym.benchmarks import profile_common, store
 from semcom_gym.transceivers import data, metrics
 from semcom_gym.transceivers.sfma import interference, measure, pairs, training
 
@@ -49,7 +51,6 @@ class Measurement:
             for kind in pairs.KINDS
         }  # fmt: skip
         self.share = nearest_share(size.config)
-        self.cells = store.Store(profile.out / "cells")
         self.same = {
             "data": data.identity(pool.sources), "side": size.side, "crops": CROPS, "tested": size.tested,
             "seed": profile.seed, "device": profile.device, "code": store.code_version(*CODE),
@@ -59,58 +60,59 @@ class Measurement:
         """``errors`` (S, D, n, 2), ``powers`` (S, D) and ``similarity`` (n,) by scheme and kind; rows of ``ms_ssim``
         and of ``leakage``.
         """
-        total = sum(len(KINDS[scheme]) * len(SNRS_DB) + 1 + len(SNRS_DB) for scheme in self.trained)
-        with progress.bar(total, "measuring") as self.bar:
-            errors, powers = {}, {}
-            for scheme in self.trained:
-                for kind in KINDS[scheme]:
-                    errors[scheme, kind], powers[scheme, kind] = self._errors(scheme, kind)
-            similarity = {
-                (scheme, kind): np.array(found)
-                for scheme in self.trained
-                for kind, found in self._cell(scheme, "similarity", {}, self._similarity).items()
-            }
-            quality = [self._at(scheme, snr_db) for scheme in self.trained for snr_db in SNRS_DB]
+        work = {}
+        for scheme in self.trained:
+            for kind, snr_db in itertools.product(KINDS[scheme], SNRS_DB):
+                key, compute = {"shares": SHARES, "kind": kind}, partial(self._errors, scheme, kind, snr_db)
+                work[scheme, kind, snr_db] = self._work(scheme, f"{kind}_{snr_db:g}dB", key, compute)
+            work[scheme, "similarity"] = self._work(scheme, "similarity", {}, partial(self._similarity, scheme))
+            for snr_db in SNRS_DB:
+                key, compute = {"share": self.share}, partial(self._quality, scheme, snr_db)
+                work[scheme, "quality", snr_db] = self._work(scheme, f"quality_{snr_db:g}dB", key, compute)
+        cells = self.profile.cells.cells(list(work.values()), "measuring")
+        return self._sorted(dict(zip(work, cells, strict=True)))
+
+    def _sorted(self, found: Mapping[Any, dict[str, Any]]) -> dict[str, Any]:
+        """The cells as :meth:`all` hands them out."""
+        errors, powers, similarity = {}, {}, {}
+        for scheme in self.trained:
+            for kind in KINDS[scheme]:
+                grid = [found[scheme, kind, snr_db] for snr_db in SNRS_DB]
+                errors[scheme, kind], powers[scheme, kind] = (
+                    np.array([row[name] for row in grid]) for name in ("mse", "power")
+                )
+            for kind, values in found[scheme, "similarity"].items():
+                similarity[scheme, kind] = np.array(values)
+        quality = [found[scheme, "quality", snr_db] for scheme in self.trained for snr_db in SNRS_DB]
         return {
             "errors": errors, "powers": powers, "similarity": similarity,
             "ms_ssim": [row["ms_ssim"] for row in quality if row["ms_ssim"]],
             "leakage": [row["leakage"] for row in quality if row["leakage"]],
         }  # fmt: skip
 
-    def _errors(self, scheme: str, kind: str) -> tuple[Array, Array]:
-        """Mean squared error (S, D, n, 2) and power before normalising (S, D) of one scheme with one kind of pairs."""
-        found = []
-        for snr_db in SNRS_DB:
-
-            def compute(scheme: str, snr_db: float = snr_db) -> dict[str, Any]:
-                network = self.trained[scheme].network
-                both = [measure.errors(network, self.pairs[kind], snr_db, x, self.profile.seed) for x in SHARES]
-                return {"mse": [mse.numpy() for mse, _ in both], "power": [float(power.mean()) for _, power in both]}
-
-            found.append(self._cell(scheme, f"{kind}_{snr_db:g}dB", {"shares": SHARES, "kind": kind}, compute))
-        return np.array([row["mse"] for row in found]), np.array([row["power"] for row in found])
+    def _errors(self, scheme: str, kind: str, snr_db: float) -> dict[str, Any]:
+        """Mean squared error (D, n, 2) and power before normalising (D,) of one scheme with one kind of pairs."""
+        network = self.trained[scheme].network
+        both = [measure.errors(network, self.pairs[kind], snr_db, x, self.profile.seed) for x in SHARES]
+        return {"mse": [mse.numpy() for mse, _ in both], "power": [float(power.mean()) for _, power in both]}
 
     def _similarity(self, scheme: str) -> dict[str, Any]:
         network = self.trained[scheme].network
         return {kind: pairs.similarity(network, found).numpy() for kind, found in self.pairs.items()}
 
-    def _at(self, scheme: str, snr_db: float) -> dict[str, Any]:
+    def _quality(self, scheme: str, snr_db: float) -> dict[str, Any]:
         """MS-SSIM and leakage of random pairs at the ratio of ``CBR``."""
-
-        def compute(scheme: str) -> dict[str, Any]:
-            network, drawn = self.trained[scheme].network, self.pairs["random"]
-            link = {"scheme": scheme, "snr_db": snr_db, "share": self.share}
-            again = drawn.clone()
-            again[:, 1] = drawn[:, 1].roll(1, 0)
-            leaked = interference.leakage(network, drawn, again, snr_db, self.share, self.profile.seed)
-            variant = variant_of(self.profile.size.side)
-            values = self._ms_ssim(network, drawn, snr_db, variant) if variant else None
-            return {
-                "leakage": link | {"leakage": leaked},
-                "ms_ssim": None if values is None else link | {"variant": variant, **_mean(values)},
-            }
-
-        return self._cell(scheme, f"quality_{snr_db:g}dB", {"share": self.share}, compute)
+        network, drawn = self.trained[scheme].network, self.pairs["random"]
+        link = {"scheme": scheme, "snr_db": snr_db, "share": self.share}
+        again = drawn.clone()
+        again[:, 1] = drawn[:, 1].roll(1, 0)
+        leaked = interference.leakage(network, drawn, again, snr_db, self.share, self.profile.seed)
+        variant = variant_of(self.profile.size.side)
+        values = self._ms_ssim(network, drawn, snr_db, variant) if variant else None
+        return {
+            "leakage": link | {"leakage": leaked},
+            "ms_ssim": None if values is None else link | {"variant": variant, **_mean(values)},
+        }
 
     def _ms_ssim(self, network: Any, drawn: torch.Tensor, snr_db: float, variant: str) -> Array:
         found = [
@@ -119,13 +121,9 @@ class Measurement:
         ]
         return np.concatenate(found).astype(float)
 
-    def _cell(
-        self, scheme: str, name: str, key: dict[str, Any], compute: Callable[[str], dict[str, Any]]
-    ) -> dict[str, Any]:
+    def _work(self, scheme: str, name: str, key: dict[str, Any], compute: Callable[[], dict[str, Any]]) -> store.Work:
         whole = self.same | {"scheme": scheme, "weights": self.trained[scheme].weights_sha256, "cell": name} | key
-        found = self.cells.cell(f"{scheme}_{name}", whole, lambda: compute(scheme))
-        self.bar.update()
-        return found
+        return store.Work(f"{scheme}_{name}", whole, compute)
 
 
 def cbr(config: Any, share: float) -> float:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from semcom_gym.benchmarks import pictures, profile_common, profile_jpeg, progress, store
+from semcom_gym.benchmarks import pictures, profile_common, profile_jpeg, store
 from semcom_gym.envs.curve import Curve
 from semcom_gym.transceivers.deepjscc import fit, measure, training
 
@@ -144,19 +145,14 @@ def _same(profile: Profile, held: HeldOut) -> dict[str, Any]:
 
 def _surface(profile: Profile, trained: training.Trained, held: HeldOut) -> list[dict[str, float]]:
     """PSNR at every SNR and ratio of the grid; each SNR is a cell of finished work."""
-    cells = store.Store(profile.out / "cells")
     maps = [count for count in MAPS if count <= profile.size.maps]
     same = _same(profile, held) | {"weights": trained.weights_sha256, "maps": maps}
-    points = []
-    with progress.bar(len(SNRS_DB), "measuring") as bar:
-        for snr_db in SNRS_DB:
 
-            def compute(snr_db: float = snr_db) -> dict[str, Any]:
-                return {"points": measure.psnr_db(trained.network, held.crops, maps, snr_db, seed=profile.seed)}
+    def compute(snr_db: float) -> dict[str, Any]:
+        return {"points": measure.psnr_db(trained.network, held.crops, maps, snr_db, seed=profile.seed)}
 
-            points += cells.cell(f"psnr_{snr_db:g}dB", same | {"snr_db": snr_db}, compute)["points"]
-            bar.update()
-    return points
+    work = [store.Work(f"psnr_{snr:g}dB", same | {"snr_db": snr}, functools.partial(compute, snr)) for snr in SNRS_DB]
+    return [point for found in profile.cells.cells(work, "measuring") for point in found["points"]]
 
 
 def _anchor(profile: Profile, trained: training.Trained, held: HeldOut) -> dict[str, Any]:
@@ -171,7 +167,7 @@ def _anchor(profile: Profile, trained: training.Trained, held: HeldOut) -> dict[
         return {"anchor": point, "pictures_db": single}
 
     key = {"weights": trained.weights_sha256, "pictures": PICTURES, "crops": PICTURE_CROPS}
-    return store.Store(profile.out / "cells").cell(f"anchor_{held.name}", _same(profile, held) | key, compute)
+    return profile.cells.cell(f"anchor_{held.name}", _same(profile, held) | key, compute)
 
 
 def _provenance(

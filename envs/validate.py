@@ -46,11 +46,11 @@ def number(name: str, value: Any, *, low: float = 0.0, high: float = math.inf, o
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise TypeError(f"{name} must be a number, got {text(value)}")
     above = value > low if open_low else value >= low
-    if not (abs(value) < math.inf and above and value <= high):
+    if not (-math.inf < value < math.inf and above and value <= high):
         sign = ">" if open_low else ">="
         top = "" if high == math.inf else f" and <= {high:g}"
         raise ValueError(f"{name} must be finite, {sign} {low:g}{top}, got {text(value)}")
-    if not (abs(value) <= LARGEST and (low != 0.0 or value == 0.0 or value >= SMALLEST)):
+    if not (-LARGEST <= value <= LARGEST and (low != 0.0 or value == 0.0 or value >= SMALLEST)):
         raise ValueError(f"{name} must be {SMALLEST:g} to {LARGEST:g} to be computed with, got {text(value)}")
 
 

@@ -252,6 +252,11 @@ def test_a_folder_that_cannot_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ValueError, match="cannot make the folder"):
         run(tmp_path / "file")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/tensorboard").write_text("")
+    with pytest.raises(ValueError, match=r"cannot write the log in '.*run/tensorboard': File exists") as error:
+        run(tmp_path / "run")
+    assert "\n" not in str(error.value)
 
 
 def test_corrupt_files_of_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

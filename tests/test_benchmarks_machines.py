@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
@@ -13,7 +14,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+import processes
 import pytest
+from processes import cells as cells_of
 from report_pages import board
 
 from semcom_gym.benchmarks import certificates, cli, leaderboard, machines, protocol, store, table
@@ -22,21 +25,10 @@ from semcom_gym.benchmarks.figures import sweep
 
 pytest.importorskip("joblib")
 PYTHON = (sys.executable, "-m")
-COMMAND = (*PYTHON, "semcom_gym.benchmarks.cli")
+STARTED_S = 300  # for a part of a cluster to be there, on a machine with other work
 CRRA = ("benchmark", "--env", "SemCom/CRRA-v0", "--method")
 SWEEP = (*CRRA, "fra", "fast", "crra", "--agent", "-n", "12", "--chunk", "2", "--single", "0")
 SLOWEST = "*-crra-0-*.json"
-
-
-def plain(folder):
-    """The cells of a folder, but for what time it was."""
-    found = {}
-    for path in Path(folder).glob("*.json"):
-        cell = json.loads(path.read_text())
-        cell["value"].pop("seconds", None)
-        cell["value"].pop("jobs", None)
-        found[path.name] = cell
-    return found
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +46,7 @@ def test_loky_writes_the_files_of_a_sequential_run(tmp_path, capsys):
     for name, extra in {"one": [], "two": ["--jobs", "2"]}.items():
         folders = ["--cells", str(tmp_path / name / "cells"), "--out", str(tmp_path / name / "out")]
         assert cli.main([*asked, "-n", "5", "--chunk", "2", *extra, *folders]) == 0
-    one, two = plain(tmp_path / "one/cells"), plain(tmp_path / "two/cells")
+    one, two = cells_of(tmp_path / "one/cells"), cells_of(tmp_path / "two/cells")
     assert one == two
     timed = 2 + len(agents)  # one at a time
     assert len(one) == 3 * 3 + len(agents) + timed  # three methods with the anchor, three chunks each
@@ -84,7 +76,31 @@ def test_proofs_and_figures_are_those_of_one_process(tmp_path, two, monkeypatch)
         found.append((proof.bound, proof.best, drawn["fra"].value, drawn["equal"].terms, proof.jobs))
     np.testing.assert_equal(found[0][:4], found[1][:4])
     assert (found[0][4], found[1][4]) == (1, 2)
-    assert plain(tmp_path / "one") == plain(tmp_path / "two")
+    assert cells_of(tmp_path / "one") == cells_of(tmp_path / "two")
+
+
+def test_a_profile_measures_as_one_process_does(tmp_path, two):
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("matplotlib")
+    from semcom_gym.benchmarks import profiles
+    from semcom_gym.transceivers.deepjscc import network, training
+
+    torch.set_num_threads(1)  # as in a worker: sums in another order are other numbers
+    made = network.DeepJSCC(network.Config(width=8)).eval()
+    trained = training.Trained(made, {}, {}, "0")
+    crops = torch.randint(256, (40, 3, 16, 16), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    found = []
+    for name, workers in {"one": None, "two": two}.items():
+        asked = ((), "small", training.SIZES["small"], "cpu", 0, tmp_path / name, tmp_path / name)
+        profile = profiles.Profile(*asked, workers=workers)
+        found.append(profiles._surface(profile, trained, profiles.HeldOut("drawn", "drawn", crops, {})))
+    assert len(found[0]) == len(profiles.SNRS_DB) * len(profiles.MAPS)
+    assert found[0] == found[1]
+    assert cells_of(tmp_path / "one/cells") == cells_of(tmp_path / "two/cells")
+
+
+def test_what_has_workers_reaches_them_without(two):
+    assert pickle.loads(pickle.dumps({"workers": two})) == {"workers": None}
 
 
 def test_a_method_in_pieces_decides_as_on_all(tmp_path):
@@ -167,21 +183,12 @@ def test_workers_with_other_code_are_refused(two, monkeypatch):
 
 def start(folder, *extra):
     """The sweep, in a process group of its own."""
-    folder.mkdir(exist_ok=True)
-    return subprocess.Popen(
-        [*COMMAND, *SWEEP, "--cells", "cells", "--out", "out", *extra], cwd=folder, text=True, start_new_session=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=os.environ | {"NO_COLOR": "1"},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored where tests run in the background
-    )  # fmt: skip
+    return processes.start(folder, *SWEEP, "--cells", "cells", "--out", "out", *extra)
 
 
 def wait_for_cells(process, folder, count):
     """Until ``count`` cells of the slowest method are there."""
-    until = time.monotonic() + 300
-    while len(list((folder / "cells").glob(SLOWEST))) < count:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    processes.wait(process, lambda: len(list((folder / "cells").glob(SLOWEST))) >= count)
 
 
 def alive(group):
@@ -249,8 +256,8 @@ def test_a_cluster_that_does_not_answer_is_named(backend, package, tmp_path):
     pytest.importorskip(package)
     address = f"127.0.0.1:{free_port()}"
     done = subprocess.run(
-        [*COMMAND, *SWEEP, "--backend", backend, "--address", address], cwd=tmp_path, capture_output=True, text=True,
-        timeout=120,
+        [*processes.COMMAND, *SWEEP, "--backend", backend, "--address", address], cwd=tmp_path, capture_output=True,
+        text=True, timeout=STARTED_S,
     )  # fmt: skip
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert f"no {backend} cluster at '{address}' can be reached" in done.stderr
@@ -277,7 +284,7 @@ class Cluster:
             self.started.append(
                 subprocess.Popen(command, cwd=self.folder, env=self.environment, stdout=stream, stderr=stream)
             )
-        end = time.monotonic() + 90
+        end = time.monotonic() + STARTED_S
         while until not in log.read_text():
             assert self.started[-1].poll() is None, log.read_text()
             assert time.monotonic() < end, log.read_text()
@@ -349,8 +356,8 @@ def test_a_sweep_outlives_one_of_its_two_workers(backend, tmp_path, monkeypatch)
         cluster.stop()
     alone = start(tmp_path / "one")
     assert alone.wait(400) == 0, alone.communicate()
-    assert plain(tmp_path / "one/cells") == plain(tmp_path / "two/cells")
-    assert len(plain(tmp_path / "two/cells")) == 3 * 6
+    assert cells_of(tmp_path / "one/cells") == cells_of(tmp_path / "two/cells")
+    assert len(cells_of(tmp_path / "two/cells")) == 3 * 6
 
 
 @pytest.mark.slow
@@ -361,7 +368,7 @@ def test_jobs_of_a_queue_are_a_dask_cluster(tmp_path):
     options["scheduler_options"] = {"host": "127.0.0.1"}
     with local.LocalCluster(python=sys.executable, **options) as cluster:
         cluster.scale(2)
-        cluster.wait_for_workers(2, timeout=90)
+        cluster.wait_for_workers(2, timeout=STARTED_S)
         process = start(tmp_path, "--backend", "dask", "--address", cluster.scheduler_address)
         assert process.wait(400) == 0, process.communicate()
     jobs = json.loads((tmp_path / "out/leaderboard.json").read_text())["leaderboards"][0]["jobs"]

@@ -73,6 +73,20 @@ def test_a_benchmark_that_is_killed_with_its_workers_at_work(tmp_path: Path) -> 
         sleeper.communicate()
 
 
+@pytest.mark.slow
+def test_a_profile_by_two_processes_that_is_killed_while_it_measures(tmp_path: Path) -> None:
+    pytest.importorskip("joblib")
+    for name in ("whole", "broken"):
+        paint(tmp_path / name / "pictures")
+    assert finish(tmp_path / "whole", *PROFILE, program=TINY)[0] == 0
+    broken = tmp_path / "broken"
+    kill(start(broken, *PROFILE, "--jobs", "2", program=TINY), lambda: bool(list(broken.glob("out/cells/psnr_*.json"))))
+    code, _, err = finish(broken, *PROFILE, "--jobs", "2", program=TINY)
+    assert code == 0, err
+    assert cells(broken / "out/cells") == cells(tmp_path / "whole/out/cells")
+    assert (broken / "out/surface.csv").read_bytes() == (tmp_path / "whole/out/surface.csv").read_bytes()
+
+
 def has_members(group: int) -> bool:
     """Whether a process group has a process."""
     try:

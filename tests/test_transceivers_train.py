@@ -139,6 +139,9 @@ def test_figures_go_to_tensorboard(tmp_path: Path) -> None:
     log = accumulator.EventAccumulator(str(tmp_path / "log")).Reload()
     assert {"loss", "gradient_norm", "learning_rate", "images_per_second"} <= set(log.Tags()["scalars"])
     assert [event.step for event in log.Scalars("validation/bias")] == [4, 8, 12]
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match=r"cannot write the log in '.*file': File exists"):
+        run(tmp_path / "b.pt", tensorboard=tmp_path / "file")
 
 
 @pytest.mark.parametrize(

@@ -229,7 +229,7 @@ def resume(path: Path, kind: str, identity: dict[str, Any]) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def tensorboard_log(folder: str | Path | None, step: int) -> Iterator[Callable[[dict[str, float], int], None]]:
-    """A function that writes figures to TensorBoard, or nowhere."""
+    """A function that writes figures to TensorBoard, or nowhere. Raises ValueError for a folder that takes none."""
     if folder is None:
         yield lambda figures, step: None
         return
@@ -237,7 +237,11 @@ def tensorboard_log(folder: str | Path | None, step: int) -> Iterator[Callable[[
         from torch.utils.tensorboard import SummaryWriter
     except ModuleNotFoundError:
         raise ModuleNotFoundError("a log needs tensorboard: pip install 'semcom-gym[transceivers]'") from None
-    with SummaryWriter(str(folder), purge_step=step) as writer:
+    try:
+        writer = SummaryWriter(str(folder), purge_step=step)
+    except OSError as error:
+        raise ValueError(f"cannot write the log in {str(folder)!r}: {error.strerror}") from None
+    with writer:
 
         def log(figures: dict[str, float], step: int) -> None:
             for name, figure in figures.items():
