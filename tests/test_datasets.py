@@ -279,9 +279,10 @@ def test_offline_example_takes_several_steps_into_account(example: Any) -> None:
 
 @pytest.mark.slow
 def test_offline_example_improves_on_cloning(example: Any) -> None:
-    made("SemCom/CRRA-v0", "fra", 1500, noise=0.3, **FEW)
+    """As the page says: 2.164 against 2.022."""
+    made("SemCom/CRRA-v0", "fra", 5000, noise=0.3)
     cloned, learnt = (
-        example.train("SemCom/CRRA-v0", "some/set-v0", steps=2000, pull=pull, scored=0, width=16, **FEW)
+        example.train("SemCom/CRRA-v0", "some/set-v0", steps=2000, pull=pull, scored=0)["validation/reward"]
         for pull in (0.0, 2.5)
     )
-    assert learnt["validation/reward"] > cloned["validation/reward"]
+    assert learnt > cloned + 0.05
