@@ -173,6 +173,7 @@ TRAIN = ["train", "--env", "SemCom/CRRA-v0", "--algo", "bc", "--timesteps", "10"
     [
         (["dataset", "SemCom/No-v0", "--expert", "fast", "--out", "a-v0"], "SemCom/No-v0"),
         (["dataset", "SemCom/CRRA-v0", "--expert", "fast", "--out", "a b"], "folder/name-v0"),
+        (["dataset", "SemCom/CRRA-v0", "--expert", "fast", "--out", "a-v0", "--set", "num_envs=3"], "num_envs"),
         (["dataset", "SemCom/CRRA-v0", "--expert", "fats", "--out", "a-v0"], "'fats' is no crra method"),
         (["dataset", "SemCom/SFMA-v0", "--expert", "noma", "--out", "a-v0"], "another transceiver"),
         (["dataset", "SemCom/CRRA-v0", "--expert", "fast", "--out", "a-v0", "-n", "0"], "n must be"),
