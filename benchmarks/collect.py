@@ -7,6 +7,7 @@ the actions kept of it gives the same rewards.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable
 from typing import Any
@@ -42,16 +43,20 @@ class Source:
         """Whether an episode is blocks of a fading channel."""
         return self.task.env_id in envs.FADING_IDS
 
+    @functools.cached_property
+    def _split(self) -> Any:
+        """All instances, or fading episodes, of the split."""
+        if self.fading:
+            return self.task.make(1).unwrapped.episodes(self.task.split, self.n)
+        return self.task.problem.sample_split(self.task.params, self.task.split, self.n)
+
     def begin(self, start: int, stop: int) -> tuple[Any, Array, Any]:
         """Environments at the start of some episodes, the observations, and their instances or fading episodes."""
         env = self.task.make(stop - start).unwrapped
         if self.seed is not None:
             observation, _ = env.reset(seed=self.seed + start)
             return env, observation, env.episode if self.fading else env.instance
-        if self.fading:
-            drawn = env.episodes(self.task.split, stop)[start:stop]
-        else:
-            drawn = self.task.problem.sample_split(self.task.params, self.task.split, stop)[start:stop]
+        drawn = self._split[start:stop]
         observation, _ = env.reset(options={"episode" if self.fading else "instance": drawn})
         return env, observation, drawn
 
@@ -61,6 +66,7 @@ def source(
     certified: int = 20, **overrides: Any,
 ) -> Source:  # fmt: skip
     """Check what is asked for. Raises ValueError or TypeError in one line."""
+    protocol.check_made(env_id, preset, **overrides)
     preset = envs.default_preset(env_id) if preset is None else preset
     env = protocol.make_vector(env_id, 1, preset=preset, **overrides).unwrapped
     validate.integer("n", n)

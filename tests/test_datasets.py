@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 from pathlib import Path
 from typing import Any
 
@@ -172,6 +173,7 @@ TRAIN = ["train", "--env", "SemCom/CRRA-v0", "--algo", "bc", "--timesteps", "10"
     [
         (["dataset", "SemCom/No-v0", "--expert", "fast", "--out", "a-v0"], "SemCom/No-v0"),
         (["dataset", "SemCom/CRRA-v0", "--expert", "fast", "--out", "a b"], "folder/name-v0"),
+        (["dataset", "SemCom/CRRA-v0", "--expert", "fast", "--out", "a-v0", "--set", "num_envs=3"], "num_envs"),
         (["dataset", "SemCom/CRRA-v0", "--expert", "fats", "--out", "a-v0"], "'fats' is no crra method"),
         (["dataset", "SemCom/SFMA-v0", "--expert", "noma", "--out", "a-v0"], "another transceiver"),
         (["dataset", "SemCom/CRRA-v0", "--expert", "fast", "--out", "a-v0", "-n", "0"], "n must be"),
@@ -253,3 +255,35 @@ def test_a_data_set_of_another_environment_is_refused() -> None:
         with pytest.raises(ValueError, match="'some/set-v0' is of SemCom/CRRA-v0"):
             offline.read("some/set-v0", agents.make_vec_env(env_id, 1, **changes).venv.unwrapped)
     assert len(offline.read("some/set-v0")) == 2
+
+
+@pytest.fixture
+def example(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "docs" / "examples"))
+    return importlib.import_module("offline_rl")
+
+
+def test_offline_example_learns_what_was_recorded(example: Any) -> None:
+    summary, _ = made("SemCom/CRRA-v0", "fra", 200, noise=0.3, **FEW)
+    start, end = (
+        example.train("SemCom/CRRA-v0", "some/set-v0", steps=steps, pull=0.0, scored=0, width=16, **FEW)
+        for steps in (1, 150)
+    )
+    assert end["validation/reward"] > max(start["validation/reward"], summary["mean_return"])
+
+
+def test_offline_example_takes_several_steps_into_account(example: Any) -> None:
+    made("SemCom/CRRAFading-v0", "fast", 3, horizon=3, noise=0.1, **FEW)
+    found = example.train("SemCom/CRRAFading-v0", "some/set-v0", steps=2, scored=0, width=8, horizon=3, **FEW)
+    assert np.isfinite(found["validation/reward"])
+
+
+@pytest.mark.slow
+def test_offline_example_improves_on_cloning(example: Any) -> None:
+    """As the page says: 2.164 against 2.022."""
+    made("SemCom/CRRA-v0", "fra", 5000, noise=0.3)
+    cloned, learnt = (
+        example.train("SemCom/CRRA-v0", "some/set-v0", steps=2000, pull=pull, scored=0)["validation/reward"]
+        for pull in (0.0, 2.5)
+    )
+    assert learnt > cloned + 0.05

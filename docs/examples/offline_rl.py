@@ -23,7 +23,7 @@ from semcom_gym.agents import offline
 from semcom_gym.agents.fading import judge
 from semcom_gym.agents.policies import SetTD3Policy, space_kwargs
 
-BATCH, GAMMA, TAU, NOISE, NOISE_CLIP, DELAY = 256, 0.99, 0.005, 0.1, 0.2, 2
+BATCH, GAMMA, TAU, NOISE, NOISE_CLIP, DELAY = 128, 0.99, 0.005, 0.1, 0.2, 2
 
 
 class Learner:
@@ -77,7 +77,7 @@ def _descend(optimizer: Any, loss: Any) -> None:
 
 def train(
     env_id: str, dataset: str, *, steps: int = 4000, pull: float = 2.5, seed: int = 0, scored: int = 20,
-    width: int = 64, **overrides: Any,
+    width: int = 32, **overrides: Any,
 ) -> dict[str, float]:  # fmt: skip
     """Train on ``dataset`` and measure on the validation split; TensorBoard tags -> means over 100 instances."""
     torch.manual_seed(seed)
@@ -85,7 +85,7 @@ def train(
     recorded = offline.read(dataset, env.venv.unwrapped)
     model = agents.ALGORITHMS["td3"][0](
         SetTD3Policy, env, learning_rate=1e-3, seed=seed, device="cpu", buffer_size=1,
-        policy_kwargs=space_kwargs(env.venv.unwrapped) | {"width": width, "depth": 2},
+        policy_kwargs=space_kwargs(env.venv.unwrapped) | {"width": width, "depth": 1},
     )  # fmt: skip
     learner = Learner(recorded, model.policy, pull)
     for number in range(1, steps + 1):
