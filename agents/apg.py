@@ -17,6 +17,7 @@ from stable_baselines3.common.utils import FloatSchedule
 from torch import Tensor
 
 from semcom_gym.agents.algorithm import Algorithm
+from semcom_gym.agents.choice_policy import ChoicePolicy
 from semcom_gym.agents.matching_policy import MatchingPolicy
 from semcom_gym.agents.policies import SetPolicy
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
@@ -24,6 +25,7 @@ from semcom_gym.envs import validate
 from semcom_gym.envs.fading_env import FadingVectorEnv
 
 SelfAPG = TypeVar("SelfAPG", bound="APG")
+LEAST_SOFTNESS = 1e-6  # where rewards are of the size of one, what rounding leaves of their differences
 
 
 class APG(Algorithm):
@@ -33,7 +35,7 @@ class APG(Algorithm):
     gradient of the mean reward. Noise smooths the reward where a user is starved and its gradient vanishes; it is
     annealed with the learning rate.
 
-    policy: ``"SetPolicy"``, ``"MatchingPolicy"`` (where users are paired) or a class.
+    policy: ``"SetPolicy"``, ``"MatchingPolicy"`` (where users are paired), ``"ChoicePolicy"`` or a class.
     env: made by ``make_vec_env(..., backend="torch")``, or an id.
     learning_rate, exploration_std: numbers, or functions of the remaining progress (1 to 0).
     n_steps, gamma: decisions per environment and update, and their discount within an episode; episodes of one
@@ -42,10 +44,16 @@ class APG(Algorithm):
     difference in reward between 1 and -1, all else equal. candidates: decisions compared for every instance, where
     the policy can ``propose`` several that differ in a choice without slope, such as a matching; temperature: of that
     proposal, a number or a function; advantage_scale: standard deviation, in units of reward, that their differences
-    are brought to. The rest is as in SB3.
+    are brought to. softness: None follows the gradient of all candidates, as where they are samples; a number, or a
+    function, in units of reward, that of one of them, drawn in proportion to exp(reward / softness), as where the
+    best of them will be taken (``"ChoicePolicy"``). The rest is as in SB3.
     """
 
-    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {"SetPolicy": SetPolicy, "MatchingPolicy": MatchingPolicy}
+    policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
+        "SetPolicy": SetPolicy,
+        "MatchingPolicy": MatchingPolicy,
+        "ChoicePolicy": ChoicePolicy,
+    }
 
     def __init__(
         self,
@@ -60,6 +68,7 @@ class APG(Algorithm):
         candidates: int = 1,
         temperature: float | Schedule = 0.5,
         advantage_scale: float = 1.0,
+        softness: float | Schedule | None = None,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -92,6 +101,9 @@ class APG(Algorithm):
         validate.integer("candidates", candidates)
         validate.number("advantage_scale", advantage_scale, open_low=False)
         self.candidates, self.temperature, self.advantage_scale = candidates, temperature, advantage_scale
+        if isinstance(softness, (int, float)):
+            validate.number("softness", softness, open_low=False)
+        self.softness = softness
         if _init_setup_model:
             self._setup_model()
 
@@ -99,6 +111,7 @@ class APG(Algorithm):
         self._setup_lr_schedule()
         self._std_schedule = FloatSchedule(self.exploration_std)
         self._temperature_schedule = FloatSchedule(self.temperature)
+        self._softness_schedule = None if self.softness is None else FloatSchedule(self.softness)
         self.set_random_seed(self.seed)
         self._make_policy()
 
@@ -171,20 +184,34 @@ class APG(Algorithm):
         return total / self.n_steps, True
 
     def _compete(self, observation: Tensor, std: float) -> tuple[Tensor, Tensor]:
-        """The first of several proposed actions, and (n,) the terms that all of them add to the reward to climb:
-        the mean reward of the others less that of the first, and what the proposals' differences say of their scores.
+        """The action to play of several proposed ones, and (n,) the terms that all of them add to its reward to climb.
+
+        Without softness the first is played, and the others add the mean reward of all less its own. With it, what is
+        played is drawn, and nothing is added. In either case what the differences in reward say of the scores.
         """
-        assert isinstance(self.env, SB3VecEnv)
-        venv = self.env.venv.unwrapped
         temperature = self._temperature_schedule(self._current_progress_remaining)
         actions, score = self.policy.propose(observation, self.candidates, temperature)
         actions = _disturbed(actions, std)
-        count = self.candidates
-        instance = venv.instance.map(lambda x: x.repeat(count, *[1] * (x.ndim - 1)))
-        reward = venv.problem.play(venv.params, instance, actions.flatten(0, 1), venv.penalty)[1].view(count, -1)
+        if self._softness_schedule is None:
+            reward = self._paid(actions)
+            action, more = actions[0], reward.mean(dim=0) - reward[0]
+        else:
+            softness = max(self._softness_schedule(self._current_progress_remaining), LEAST_SOFTNESS)
+            with torch.no_grad():
+                reward = self._paid(actions)
+                drawn = torch.softmax(reward.T / softness, dim=-1).multinomial(1)[:, 0]
+            action, more = actions[drawn, torch.arange(len(drawn), device=drawn.device)], 0.0
         advantage = (reward - reward.mean(dim=0)).detach()
         advantage = self.advantage_scale * advantage / (advantage.std() + 1e-6)
-        return actions[0], reward.mean(dim=0) - reward[0] + (advantage * (score - score.detach())).mean(dim=0)
+        return action, more + (advantage * (score - score.detach())).mean(dim=0)
+
+    def _paid(self, actions: Tensor) -> Tensor:
+        """Rewards (k, n) of actions (k, n, d) on the instances at hand."""
+        assert isinstance(self.env, SB3VecEnv)
+        venv = self.env.venv.unwrapped
+        count = len(actions)
+        instance = venv.instance.map(lambda x: x.repeat(count, *[1] * (x.ndim - 1)))
+        return venv.problem.play(venv.params, instance, actions.flatten(0, 1), venv.penalty)[1].view(count, -1)
 
     def _switch(self, action: Tensor) -> tuple[Tensor, Tensor]:
         """The action without gradient in its switches, and (n,) a term of value zero that carries their gradient."""

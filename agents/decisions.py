@@ -9,6 +9,7 @@ import torch
 from gymnasium import spaces
 from stable_baselines3.common.base_class import BaseAlgorithm
 
+from semcom_gym.agents.choice_policy import ChoicePolicy
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array, to_numpy
 from semcom_gym.envs.problems import Problem
@@ -48,7 +49,8 @@ def _pair_up(model: BaseAlgorithm, problem: Problem, params: Any, instance: Any)
 def act(model: BaseAlgorithm, observation: Array) -> np.ndarray[Any, Any]:
     """Deterministic actions (n, blocks U), float32 in [-1, 1], of observations (n, d).
 
-    Unlike ``model.predict`` it works in chunks and for any number of users. Raises ValueError for a wrong shape.
+    Unlike ``model.predict`` it works in chunks and for any number of users. Of a policy with several ``choices`` it is
+    the likeliest, as the instance is not seen. Raises ValueError for a wrong shape.
     """
     observation = torch.as_tensor(to_numpy(observation), dtype=torch.float32)
     if observation.ndim != 2:
@@ -62,18 +64,44 @@ def act(model: BaseAlgorithm, observation: Array) -> np.ndarray[Any, Any]:
 
 
 def decide(
-    model: BaseAlgorithm, problem: Problem, params: Any, instance: Any, *, refine_steps: int = 0
-) -> np.ndarray[Any, Any]:
+    model: BaseAlgorithm, problem: Problem, params: Any, instance: Any, *, refine_steps: int = 0,
+    observation: Array | None = None,
+) -> np.ndarray[Any, Any]:  # fmt: skip
     """Actions (n, blocks U) of a model for a batch of instances (NumPy), refined by ``refine_steps`` gradient steps.
 
-    Raises TypeError for a model that pairs users one step at a time: see :func:`allocate`.
+    Of a policy with several ``choices``: the one that earns most on the instance, by playing them all. observation
+    (n, d): of the instances, where it is known. Raises TypeError for a model that pairs users one step at a time: see
+    :func:`allocate`.
     """
     if isinstance(model.action_space, spaces.Discrete):
         raise TypeError("this model decides in several steps: use agents.allocate")
     problem.check(params, instance)
     validate.integer("refine_steps", refine_steps, low=0)
-    actions = act(model, problem.observe(params, instance))
+    observation = problem.observe(params, instance) if observation is None else observation
+    if isinstance(model.policy, ChoicePolicy):
+        actions = _choose(model.policy, problem, params, instance, observation)
+    else:
+        actions = act(model, observation)
     return refine(problem, params, instance, actions, refine_steps) if refine_steps else actions
+
+
+def _choose(
+    policy: ChoicePolicy, problem: Problem, params: Any, instance: Any, observation: Array
+) -> np.ndarray[Any, Any]:
+    """The best action (n, d) of all choices of a policy, on each instance's own objective in float64."""
+    policy.set_training_mode(False)
+    seen = torch.as_tensor(to_numpy(observation), dtype=torch.float32)
+    count = policy.choices
+    size = max(1, CHUNK // count)
+    best = []
+    for start in range(0, len(instance), size):
+        rows = np.arange(start, min(start + size, len(instance)))
+        with torch.no_grad():
+            actions = policy.propose(seen[rows].to(policy.device), count, 0.0)[0].cpu().numpy()
+        played = actions.reshape(-1, actions.shape[-1]).astype(np.float64)
+        value = problem.play(params, instance[np.tile(rows, count)], played)[1].reshape(count, -1)
+        best.append(actions[value.argmax(axis=0), np.arange(len(rows))])
+    return np.concatenate(best)
 
 
 def refine(

@@ -18,6 +18,7 @@ from stable_baselines3.common.noise import NormalActionNoise
 from stable_baselines3.common.policies import BasePolicy
 
 from semcom_gym.agents.apg import APG
+from semcom_gym.agents.choice_policy import ChoicePolicy
 from semcom_gym.agents.imitation import BC, DAgger
 from semcom_gym.agents.matching_policy import MatchingPolicy
 from semcom_gym.agents.pair_policy import SetMaskablePolicy
@@ -50,6 +51,7 @@ OWN = ("apg", "bc", "dagger")
 
 POLICIES: dict[str, type[BasePolicy]] = {
     "MatchingPolicy": MatchingPolicy,
+    "ChoicePolicy": ChoicePolicy,
     "SetMaskablePolicy": SetMaskablePolicy,
 }
 """Other policies that a file may name."""
@@ -104,7 +106,7 @@ def load(env_id: str, algo: str, overrides: dict[str, Any] | None = None, **size
 def arguments(settings: dict[str, Any], num_actions: int) -> dict[str, Any]:
     """The arguments of the algorithm's constructor among hyper-parameters, with schedules and action noise made."""
     rest = {name: value for name, value in settings.items() if name not in OF_THE_RUN}
-    for name in ("learning_rate", "exploration_std", "clip_range"):
+    for name in ("learning_rate", "exploration_std", "clip_range", "softness"):
         if isinstance(rest.get(name), str):
             rest[name] = _schedule(name, rest[name])
     if "noise_std" in rest:
