@@ -21,7 +21,7 @@ from semcom_gym import envs
 from semcom_gym.envs import channel, fading, spending
 from semcom_gym.envs.arrays import to_numpy
 
-CRRA = "SemCom/CRRAFading-v0"
+CRRA, CRRAUS = "SemCom/CRRAFading-v0", "SemCom/CRRAUSFading-v0"
 GOLDEN = Path(__file__).parent / "golden" / "fading.json"
 TOLERANCE = {"float64": 1e-9, "float32": 2e-3}
 
@@ -235,7 +235,22 @@ def test_no_budget_no_spending() -> None:
         env.spending_limits()
 
 
-def test_encode_stands_for_a_decision_on_the_belief() -> None:
+def test_with_selection_the_floor_is_that_of_one_user() -> None:
+    env = gym.make(CRRAUS, horizon=4, disable_env_checker=True).unwrapped
+    env.reset(seed=1)
+    floor = env.params.min_power_w / env.params.max_power_w
+    for entry, most in ((-1.0, 1), (1.0, 8)):  # 5 MHz hold eight floors of 0.6 MHz
+        assert float(env.spending_limits()[0][0]) == pytest.approx(floor)
+        action = np.full(env.action_space.shape, 0.5)
+        action[-10:] = entry
+        _, _, _, _, info = env.step(action)
+        assert info["feasible"]
+        assert info["terms"]["selected"].sum() == most
+    with pytest.raises(ValueError, match=r"0\.03 exceeds energy_share 0\.02"):
+        gym.make(CRRAUS, energy_share=0.02)
+
+
+def test_encode_stands_for_a_decision_on_the_prediction() -> None:
     env = crra(horizon=4)
     env.reset(seed=2)
     for entry in (-0.4, 0.3, 0.0, 0.9):
@@ -253,6 +268,39 @@ def test_encode_stands_for_a_decision_on_the_belief() -> None:
     env._left = np.array([0.3])
     with pytest.raises(ValueError, match="energy"):
         env.encode(full)
+
+
+def test_actions_are_decoded_on_the_prediction(fading_id: str) -> None:
+    env = gym.make(fading_id, horizon=2, energy_share=None, disable_env_checker=True).unwrapped
+    env.reset(seed=2)
+    action = np.random.default_rng(1).uniform(-1, 1, (1, *env.action_space.shape))
+    got = env._decide(action)
+    expected, other = (
+        env.problem.decode(env.params, seen, action) for seen in (env.predicted_instance(), env.instance)
+    )
+    for field in dataclasses.fields(got):
+        np.testing.assert_array_equal(getattr(got, field.name), getattr(expected, field.name))
+    if env.problem.name in ("ascc", "training"):  # the map of CRRA asks for budgets only, that of SFMA where it must
+        assert any(
+            not np.allclose(getattr(got, field.name), getattr(other, field.name), rtol=1e-3)
+            for field in dataclasses.fields(got)
+        )
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_compare_says_what_a_step_would_pay_and_changes_nothing(fading_id: str, backend: str) -> None:
+    vector = make(fading_id, 2, backend, dtype="float64", horizon=3)
+    vector.reset(seed=0)
+    actions = np.random.default_rng(0).uniform(-0.5, 1, (3, *vector.action_space.shape))
+    if backend == "torch":
+        actions = pytest.importorskip("torch").as_tensor(actions)
+    vector.step(actions[0])
+    told = to_numpy(vector.compare(actions))
+    assert told.shape == (3, 2)
+    np.testing.assert_array_equal(told, to_numpy(vector.compare(actions)))
+    paid = to_numpy(vector.step(actions[2])[1])
+    np.testing.assert_allclose(told[2], paid, rtol=1e-9)
+    assert len(set(told.ravel().tolist())) == 6
 
 
 # --- the shells ----------------------------------------------------------------------------------------------------
@@ -449,7 +497,7 @@ def test_bad_arguments(kwargs: dict[str, Any], message: str) -> None:
 
 
 def test_other_problems_have_no_budget() -> None:
-    for name in set(envs.FADING_IDS) - {CRRA}:
+    for name in set(envs.FADING_IDS) - {CRRA, CRRAUS}:
         with pytest.raises(ValueError, match="has no energy to spend"):
             gym.make(name, energy_share=0.5)
 
