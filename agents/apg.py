@@ -21,7 +21,6 @@ from semcom_gym.agents.matching_policy import MatchingPolicy
 from semcom_gym.agents.policies import SetPolicy
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import validate
-from semcom_gym.envs.fading_env import FadingVectorEnv
 
 SelfAPG = TypeVar("SelfAPG", bound="APG")
 
@@ -113,15 +112,14 @@ class APG(Algorithm):
     ) -> SelfAPG:
         """Train for ``total_timesteps`` decisions over all environments; log every ``log_interval`` updates.
 
-        Raises TypeError if the environment gives no gradient, ValueError for a switch that is no action block and
-        for switches or candidates on a fading id.
+        Raises TypeError if the environment gives no gradient, ValueError for a switch that is no action block, or
+        the power of a block, which counts in later blocks too.
         """
         if not isinstance(self.env, SB3VecEnv) or self.env.venv.unwrapped.backend != "torch":
             raise TypeError("APG differentiates the reward: env must come from make_vec_env(..., backend='torch')")
+        blocks = [name for name in self.env.venv.unwrapped.action_layout.blocks if name != "spend"]
         for name in self.switches:
-            validate.choice("switch", name, self.env.venv.unwrapped.action_layout.blocks)
-        if (self.switches or self.candidates > 1) and isinstance(self.env.venv.unwrapped, FadingVectorEnv):
-            raise ValueError("candidates and switches are for ids of one decision, whose instance the agent sees")
+            validate.choice("switch", name, blocks)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -179,9 +177,7 @@ class APG(Algorithm):
         temperature = self._temperature_schedule(self._current_progress_remaining)
         actions, score = self.policy.propose(observation, self.candidates, temperature)
         actions = _disturbed(actions, std)
-        count = self.candidates
-        instance = venv.instance.map(lambda x: x.repeat(count, *[1] * (x.ndim - 1)))
-        reward = venv.problem.play(venv.params, instance, actions.flatten(0, 1), venv.penalty)[1].view(count, -1)
+        reward = venv.compare(actions)
         advantage = (reward - reward.mean(dim=0)).detach()
         advantage = self.advantage_scale * advantage / (advantage.std() + 1e-6)
         return actions[0], reward.mean(dim=0) - reward[0] + (advantage * (score - score.detach())).mean(dim=0)
@@ -198,9 +194,7 @@ class APG(Algorithm):
             trials = plain.repeat(2 * len(entries), 1).view(2, len(entries), *plain.shape)
             for row, entry in enumerate(entries):
                 trials[0, row, :, entry], trials[1, row, :, entry] = 1.0, -1.0
-            instance = venv.instance.map(lambda x: x.repeat(2 * len(entries), *[1] * (x.ndim - 1)))
-            _, paid = venv.problem.play(venv.params, instance, trials.flatten(0, 2), venv.penalty)
-            value = paid.view(2, len(entries), -1)
+            value = venv.compare(trials.flatten(0, 1)).view(2, len(entries), -1)
             slope = 0.5 * (value[0] - value[1]).T
         switch = action[:, entries]
         mixed = action.clone()

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from semcom_gym import agents
+from semcom_gym import agents, envs
+from semcom_gym.agents.fading import FadingValidation
 
 torch.set_num_threads(1)
 
@@ -94,6 +95,8 @@ def test_only_finished_runs_are_shipped(run_folder: Path, tmp_path: Path) -> Non
 
 def test_agents_in_the_package_are_what_their_cards_say() -> None:
     for card in agents.shipped():
+        if card["env_id"] in envs.FADING_IDS:
+            continue
         model = agents.load(card["env_id"], card["algo"], card["preset"])
         venv = agents.make_vec_env(card["env_id"], 1, preset=card["preset"]).venv.unwrapped
         problem, params = venv.problem, venv.params
@@ -103,3 +106,16 @@ def test_agents_in_the_package_are_what_their_cards_say() -> None:
         assert outcome.feasible.mean() == pytest.approx(promised["feasible"], abs=0.011)
         assert outcome.objective.mean() == pytest.approx(promised["objective"], rel=1e-3)
         assert len(card["sha256"]) == 64
+
+
+def test_fading_agents_in_the_package_are_what_their_cards_say() -> None:
+    cards = [card for card in agents.shipped() if card["env_id"] in envs.FADING_IDS]
+    assert cards
+    for card in cards:
+        model = agents.load(card["env_id"], card["algo"], card["preset"])
+        env = agents.make_vec_env(card["env_id"], 1, preset=card["preset"]).venv.unwrapped
+        found = FadingValidation(env, 100, scored=0).measure(model)[0]
+        promised = card["scores"]["validation"]
+        assert found["validation/reward"] == pytest.approx(promised["reward"], rel=2e-3), card["env_id"]
+        assert found["validation/feasible"] == pytest.approx(promised["feasible"], abs=0.01)
+        assert card["scores"]["test"]["gap"] > 0.0

@@ -275,6 +275,7 @@ IDS_OF = dict.fromkeys(agents.ALGORITHMS, CONTINUOUS) | {
     "ppo": (*CONTINUOUS, "SemCom/ASCC-v0", "SemCom/Training-v0"),
     "sac": (*CONTINUOUS, "SemCom/ASCC-v0"),
     "maskable_ppo": ("SemCom/SFMAPairing-v0",),
+    "recurrent_ppo": (),  # for the blocks of the fading ids
 }
 
 
