@@ -24,6 +24,10 @@ def add_to(commands: Any) -> None:
         "-n", "--instances", type=int,
         help="test instances for the card, or episodes of a fading id (default: 200 instances, 100 episodes)",
     )  # fmt: skip
+    ship.add_argument(
+        "--scored", type=int,
+        help="of a fading id: blocks, in whole episodes, with a proven bound for score and gap (default: all)",
+    )  # fmt: skip
     ship.add_argument("--cells", default="results/cells", help="folder of finished work (default: %(default)s)")
 
 
@@ -43,7 +47,11 @@ def _ship(args: argparse.Namespace) -> Job:
     if args.instances is not None:
         validate.integer("--instances", args.instances)
     if record["env_id"] in envs.FADING_IDS:
-        return Job(lambda: _run_ship_fading(record, chosen, args.instances or 100), _show_fading)
+        if args.scored is not None:
+            validate.integer("--scored", args.scored)
+        return Job(lambda: _run_ship_fading(record, chosen, args.instances or 100, args.scored), _show_fading)
+    if args.scored is not None:
+        raise ValueError("--scored is for fading ids; all instances of the others are scored")
     task = protocol.task(record["env_id"], record["preset"], n=args.instances or 200, **record["overrides"])
     competitor = competitors.agent(task, chosen)
     cells = store.Store(args.cells)
@@ -60,21 +68,22 @@ def _run_ship(task: protocol.Task, competitor: Any, chosen: str, cells: store.St
     return {"run": chosen, "file": str(file), "test": scores}
 
 
-def _run_ship_fading(record: dict[str, Any], chosen: str, n: int) -> dict[str, Any]:
+def _run_ship_fading(record: dict[str, Any], chosen: str, n: int, scored: int | None) -> dict[str, Any]:
     from semcom_gym import agents
     from semcom_gym.agents import fading
 
     model = agents.ALGORITHMS[record["algo"]][0].load(Path(chosen) / "model.zip", device="cpu")
     env = agents.make_vec_env(record["env_id"], 1, preset=record["preset"], **record["overrides"]).venv.unwrapped
-    scores = fading.scores_on_test(model, env, n)
+    scores = fading.scores_on_test(model, env, n, scored)
     return {"run": chosen, "file": str(agents.ship(chosen, {"test": scores})), "test": scores}
 
 
 def _show_fading(found: dict[str, Any]) -> str:
     test = found["test"]
     return (
-        f"{found['run']}: mean reward of a block {test['reward']:.4f}, {100 * test['gap']:.2f} % below the genie, "
-        f"feasible {100 * test['feasible']:.1f} % on {test['n']} test episodes\nwritten: {found['file']}"
+        f"{found['run']}: mean reward of a block {test['reward']:.4f}, feasible {100 * test['feasible']:.1f} % on "
+        f"{test['n']} test episodes, {100 * test['gap']:.2f} % below the genie on {test['proven']} of them\n"
+        f"written: {found['file']}"
     )
 
 

@@ -156,7 +156,7 @@ def test_the_card_of_a_fading_agent_is_its_score(recurrent: agents.Run, tmp_path
     bound = fading.genie(judge, episode)
     assert scores["reward"] == pytest.approx(played.reward.mean())
     assert scores["gap"] == pytest.approx((1 - played.reward.sum(axis=1) / bound).mean())
-    assert scores["n"] == 2
+    assert (scores["n"], scores["proven"]) == (2, 2)
     agents.ship(recurrent.folder, {"test": scores}, folder=tmp_path)
     loaded = agents.load(CRRA, "recurrent_ppo", num_users=4, folder=tmp_path)
     again = fading.play(judge, episode, Player(loaded))
@@ -175,9 +175,10 @@ def test_ship_from_the_command_line(
     assert "below the genie" in capsys.readouterr().out
     ((run, scores),) = shipped
     assert run == str(recurrent.folder)
-    assert set(scores["test"]) == {"reward", "objective", "feasible", "score", "gap", "n"}
-    assert cli.main(["ship", str(recurrent.folder), "-n", "0"]) == 2
-    assert "--instances must be >= 1" in capsys.readouterr().err
+    assert set(scores["test"]) == {"reward", "objective", "feasible", "score", "gap", "n", "proven"}
+    for option, name in (("-n", "--instances"), ("--scored", "--scored")):
+        assert cli.main(["ship", str(recurrent.folder), option, "0"]) == 2
+        assert f"{name} must be >= 1" in capsys.readouterr().err
 
 
 def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
