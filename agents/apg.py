@@ -22,7 +22,6 @@ from semcom_gym.agents.matching_policy import MatchingPolicy
 from semcom_gym.agents.policies import SetPolicy
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import validate
-from semcom_gym.envs.fading_env import FadingVectorEnv
 
 SelfAPG = TypeVar("SelfAPG", bound="APG")
 LEAST_SOFTNESS = 1e-6  # where rewards are of the size of one, what rounding leaves of their differences
@@ -126,15 +125,14 @@ class APG(Algorithm):
     ) -> SelfAPG:
         """Train for ``total_timesteps`` decisions over all environments; log every ``log_interval`` updates.
 
-        Raises TypeError if the environment gives no gradient, ValueError for a switch that is no action block and
-        for switches or candidates on a fading id.
+        Raises TypeError if the environment gives no gradient, ValueError for a switch that is no action block, or
+        the power of a block, which counts in later blocks too.
         """
         if not isinstance(self.env, SB3VecEnv) or self.env.venv.unwrapped.backend != "torch":
             raise TypeError("APG differentiates the reward: env must come from make_vec_env(..., backend='torch')")
+        blocks = [name for name in self.env.venv.unwrapped.action_layout.blocks if name != "spend"]
         for name in self.switches:
-            validate.choice("switch", name, self.env.venv.unwrapped.action_layout.blocks)
-        if (self.switches or self.candidates > 1) and isinstance(self.env.venv.unwrapped, FadingVectorEnv):
-            raise ValueError("candidates and switches are for ids of one decision, whose instance the agent sees")
+            validate.choice("switch", name, blocks)
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
@@ -189,29 +187,23 @@ class APG(Algorithm):
         Without softness the first is played, and the others add the mean reward of all less its own. With it, what is
         played is drawn, and nothing is added. In either case what the differences in reward say of the scores.
         """
+        assert isinstance(self.env, SB3VecEnv)
+        venv = self.env.venv.unwrapped
         temperature = self._temperature_schedule(self._current_progress_remaining)
         actions, score = self.policy.propose(observation, self.candidates, temperature)
         actions = _disturbed(actions, std)
         if self._softness_schedule is None:
-            reward = self._paid(actions)
+            reward = venv.compare(actions)
             action, more = actions[0], reward.mean(dim=0) - reward[0]
         else:
             softness = max(self._softness_schedule(self._current_progress_remaining), LEAST_SOFTNESS)
             with torch.no_grad():
-                reward = self._paid(actions)
+                reward = venv.compare(actions)
                 drawn = torch.softmax(reward.T / softness, dim=-1).multinomial(1)[:, 0]
             action, more = actions[drawn, torch.arange(len(drawn), device=drawn.device)], 0.0
         advantage = (reward - reward.mean(dim=0)).detach()
         advantage = self.advantage_scale * advantage / (advantage.std() + 1e-6)
         return action, more + (advantage * (score - score.detach())).mean(dim=0)
-
-    def _paid(self, actions: Tensor) -> Tensor:
-        """Rewards (k, n) of actions (k, n, d) on the instances at hand."""
-        assert isinstance(self.env, SB3VecEnv)
-        venv = self.env.venv.unwrapped
-        count = len(actions)
-        instance = venv.instance.map(lambda x: x.repeat(count, *[1] * (x.ndim - 1)))
-        return venv.problem.play(venv.params, instance, actions.flatten(0, 1), venv.penalty)[1].view(count, -1)
 
     def _switch(self, action: Tensor) -> tuple[Tensor, Tensor]:
         """The action without gradient in its switches, and (n,) a term of value zero that carries their gradient."""
@@ -225,9 +217,7 @@ class APG(Algorithm):
             trials = plain.repeat(2 * len(entries), 1).view(2, len(entries), *plain.shape)
             for row, entry in enumerate(entries):
                 trials[0, row, :, entry], trials[1, row, :, entry] = 1.0, -1.0
-            instance = venv.instance.map(lambda x: x.repeat(2 * len(entries), *[1] * (x.ndim - 1)))
-            _, paid = venv.problem.play(venv.params, instance, trials.flatten(0, 2), venv.penalty)
-            value = paid.view(2, len(entries), -1)
+            value = venv.compare(trials.flatten(0, 1)).view(2, len(entries), -1)
             slope = 0.5 * (value[0] - value[1]).T
         switch = action[:, entries]
         mixed = action.clone()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from sb3_contrib import TQC, MaskablePPO
+from sb3_contrib import TQC, MaskablePPO, RecurrentPPO
 from stable_baselines3 import A2C, PPO, SAC, TD3
 from stable_baselines3.common.base_class import BaseAlgorithm
 from stable_baselines3.common.noise import NormalActionNoise
@@ -21,6 +21,7 @@ from semcom_gym.agents.apg import APG
 from semcom_gym.agents.choice_policy import ChoicePolicy
 from semcom_gym.agents.imitation import BC, DAgger
 from semcom_gym.agents.matching_policy import MatchingPolicy
+from semcom_gym.agents.memory import SetRecurrentPolicy
 from semcom_gym.agents.pair_policy import SetMaskablePolicy
 from semcom_gym.agents.policies import (
     SetActorCriticPolicy,
@@ -43,6 +44,7 @@ ALGORITHMS: dict[str, tuple[type[BaseAlgorithm], type[BasePolicy]]] = {
     "tqc": (TQC, SetTQCPolicy),
     "td3": (TD3, SetTD3Policy),
     "maskable_ppo": (MaskablePPO, SetMaskablePolicy),
+    "recurrent_ppo": (RecurrentPPO, SetRecurrentPolicy),
 }
 """Name -> algorithm and the set policy that ``policy: SetPolicy`` stands for."""
 

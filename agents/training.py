@@ -83,7 +83,7 @@ def train(
     progress: bool = True,
     **overrides: Any,
 ) -> Run:
-    """Train ``algo`` (apg, bc, dagger, ppo, a2c, sac, tqc, td3, maskable_ppo) on an environment.
+    """Train ``algo`` (apg, bc, dagger, ppo, a2c, sac, tqc, td3, maskable_ppo, recurrent_ppo) on an environment.
 
     timesteps: decisions to train on; num_envs: environments at once; those of ``agents/hyperparams`` if None.
     hyperparams: entries that replace those of the file. overrides: fields of Params.

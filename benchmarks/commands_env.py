@@ -42,8 +42,8 @@ def add_to(commands: Any) -> None:
     learner(train)
     train.add_argument(
         "--algo", default="apg",
-        help="apg, bc, dagger, ppo, a2c, sac, tqc or td3; for actions that are choices, maskable_ppo, bc or dagger "
-        "(default: %(default)s)",
+        help="apg, bc, dagger, ppo, a2c, sac, tqc or td3; for actions that are choices, maskable_ppo, bc or dagger; "
+        "for Fading ids apg, ppo or recurrent_ppo (default: %(default)s)",
     )  # fmt: skip
     train.add_argument("--expert", help="of bc and dagger: the solver to imitate (default: that of the algorithm)")
     train.add_argument("--dataset", help="of bc: the Minari data set to learn from, in place of a solver's answers")

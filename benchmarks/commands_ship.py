@@ -6,8 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from semcom_gym import envs
 from semcom_gym.benchmarks import protocol, store
 from semcom_gym.benchmarks.commands import Job, add
+from semcom_gym.envs import validate
 
 
 def add_to(commands: Any) -> None:
@@ -18,7 +20,14 @@ def add_to(commands: Any) -> None:
         "Of several seeds the one best on the validation split is taken; only that one meets the test split here.",
     )  # fmt: skip
     ship.add_argument("runs", nargs="+", metavar="FOLDER", help="finished training runs of one agent, one per seed")
-    ship.add_argument("-n", "--instances", type=int, default=200, help="test instances for the card (default: 200)")
+    ship.add_argument(
+        "-n", "--instances", type=int,
+        help="test instances for the card, or episodes of a fading id (default: 200 instances, 100 episodes)",
+    )  # fmt: skip
+    ship.add_argument(
+        "--scored", type=int,
+        help="of a fading id: blocks, in whole episodes, with a proven bound for score and gap (default: all)",
+    )  # fmt: skip
     ship.add_argument("--cells", default="results/cells", help="folder of finished work (default: %(default)s)")
 
 
@@ -35,7 +44,15 @@ def _ship(args: argparse.Namespace) -> Job:
             raise ValueError(f"the training run in {folder!r} is not finished; train with --resume first")
     chosen = max(records, key=lambda folder: records[folder]["best"]["reward"])
     record = records[chosen]
-    task = protocol.task(record["env_id"], record["preset"], n=args.instances, **record["overrides"])
+    if args.instances is not None:
+        validate.integer("--instances", args.instances)
+    if record["env_id"] in envs.FADING_IDS:
+        if args.scored is not None:
+            validate.integer("--scored", args.scored)
+        return Job(lambda: _run_ship_fading(record, chosen, args.instances or 100, args.scored), _show_fading)
+    if args.scored is not None:
+        raise ValueError("--scored is for fading ids; all instances of the others are scored")
+    task = protocol.task(record["env_id"], record["preset"], n=args.instances or 200, **record["overrides"])
     competitor = competitors.agent(task, chosen)
     cells = store.Store(args.cells)
     return Job(lambda: _run_ship(task, competitor, chosen, cells), _show, cells.kept)
@@ -49,6 +66,25 @@ def _run_ship(task: protocol.Task, competitor: Any, chosen: str, cells: store.St
     scores = {"mean_score": row.mean_score.value, "loss": row.loss, "feasible": row.feasible, "n": len(task.instance)}
     file = agents.ship(chosen, {"test": scores})
     return {"run": chosen, "file": str(file), "test": scores}
+
+
+def _run_ship_fading(record: dict[str, Any], chosen: str, n: int, scored: int | None) -> dict[str, Any]:
+    from semcom_gym import agents
+    from semcom_gym.agents import fading
+
+    model = agents.ALGORITHMS[record["algo"]][0].load(Path(chosen) / "model.zip", device="cpu")
+    env = agents.make_vec_env(record["env_id"], 1, preset=record["preset"], **record["overrides"]).venv.unwrapped
+    scores = fading.scores_on_test(model, env, n, scored)
+    return {"run": chosen, "file": str(agents.ship(chosen, {"test": scores})), "test": scores}
+
+
+def _show_fading(found: dict[str, Any]) -> str:
+    test = found["test"]
+    return (
+        f"{found['run']}: mean reward of a block {test['reward']:.4f}, feasible {100 * test['feasible']:.1f} % on "
+        f"{test['n']} test episodes, {100 * test['gap']:.2f} % below the genie on {test['proven']} of them\n"
+        f"written: {found['file']}"
+    )
 
 
 def _show(found: dict[str, Any]) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semcom_gym import baselines, envs
-from semcom_gym.benchmarks import pictures, profile_common, store
+from semcom_gym.benchmarks import pictures, profile_common, rounds_curve, store
 from semcom_gym.envs import validate
 from semcom_gym.transceivers import checkpoint
 from semcom_gym.transceivers.deepjscc import distributed, measure, rounds
@@ -122,11 +122,21 @@ def run(plan: Plan) -> dict[str, Any]:
             report["runs"].append(_result(place, models, trained))
     report["provenance"] = _provenance(plan, found, trained)
     paths = [plan.out / name for name in ("rounds.csv", "rounds.png", "rounds.json")]
-    report["files"] = [path.name for path in paths]
+    report["files"] = [path.name for path in paths] + _curves(report, plan)
     store.write_atomically(paths[0], table(report["runs"]))
     _picture(report["runs"], paths[1])
     store.write_atomically(paths[2], store.dumps(report, indent=1) + "\n")
     return report
+
+
+def _curves(report: dict[str, Any], plan: Plan) -> list[str]:
+    """Write the learning curve of every kind of models that was followed long enough; the files' names."""
+    if plan.settings.rounds < 3 * plan.settings.every:
+        return []
+    curves = [rounds_curve.fit(report, models) for models in plan.models]
+    for curve in curves:
+        curve.save(plan.out / f"{curve.name}.json")
+    return [f"{curve.name}.json" for curve in curves]
 
 
 def name_of(method: str, models: str) -> str:

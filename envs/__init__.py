@@ -24,6 +24,7 @@ IDS = {
 
 FADING_IDS = {
     "SemCom/CRRAFading-v0": "semcom_gym.envs.crra.env:CRRAFading",
+    "SemCom/CRRAUSFading-v0": "semcom_gym.envs.crra.env:CRRAUSFading",
     "SemCom/SFMAFading-v0": "semcom_gym.envs.sfma.env:SFMAFading",
     "SemCom/ASCCFading-v0": "semcom_gym.envs.ascc.env:ASCCFading",
     "SemCom/TrainingFading-v0": "semcom_gym.envs.training.env:TrainingFading",

@@ -61,21 +61,27 @@ def _is_numeric(value: Any) -> bool:
     return not isinstance(value, bool) and isinstance(value, (int, float)) and math.isfinite(value)
 
 
-def shipped(problem: str) -> list[str]:
-    """Names of the curves that come with the package for a problem."""
-    return sorted(path.stem for path in _folder(problem).glob("*.json"))
+def shipped(problem: str, kind: str = "curves") -> list[str]:
+    """Names of the curves that come with the package for a problem, those of another kind from its folder."""
+    return sorted(path.stem for path in _folder(problem, kind).glob("*.json"))
 
 
-def load(problem: str, name: str, parameters: tuple[str, ...], pins: Mapping[str, str] | None = None) -> Curve:
+def load(
+    problem: str,
+    name: str,
+    parameters: tuple[str, ...],
+    pins: Mapping[str, str] | None = None,
+    kind: str = "curves",
+) -> Curve:
     """Load a curve by the name of a shipped file or by the path of a user's own.
 
-    parameters: names that the curve must have. pins: SHA-256 of the shipped files.
+    parameters: names that the curve must have. pins: SHA-256 of the shipped files. kind: their folder.
     Raises ValueError, in one line, for an unknown name or a file that is missing, corrupt or incomplete.
     """
     own = isinstance(name, str) and name.endswith(".json")
     if not own:
-        validate.choice(f"{problem} curve", name, [*shipped(problem), "a path ending in .json"])
-    path = Path(name) if own else _folder(problem) / f"{name}.json"
+        validate.choice(f"{problem} curve", name, [*shipped(problem, kind), "a path ending in .json"])
+    path = Path(name) if own else _folder(problem, kind) / f"{name}.json"
     try:
         raw = path.read_bytes()
     except OSError as error:
@@ -91,8 +97,8 @@ def load(problem: str, name: str, parameters: tuple[str, ...], pins: Mapping[str
     return curve
 
 
-def _folder(problem: str) -> Path:
-    return Path(__file__).parent / problem / "curves"
+def _folder(problem: str, kind: str) -> Path:
+    return Path(__file__).parent / problem / kind
 
 
 def _parse(raw: bytes, path: str) -> Curve:

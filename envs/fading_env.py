@@ -11,7 +11,7 @@ from semcom_gym.envs import fading
 from semcom_gym.envs.arrays import Array, frozen
 from semcom_gym.envs.core import AllocationEnv
 from semcom_gym.envs.fading_setup import FadingSetup
-from semcom_gym.envs.vector import AllocationVectorEnv
+from semcom_gym.envs.vector import AllocationVectorEnv, repeated
 
 
 class FadingEnv(FadingSetup, AllocationEnv):
@@ -54,7 +54,8 @@ class FadingEnv(FadingSetup, AllocationEnv):
         outcome, reward = self._settle(allocation)
         self._reached.append(float(outcome.objective[0]))
         observation = self._look()[0]
-        return observation, float(reward[0]), False, bool(self._t[0] == self.fading.horizon), self._info(outcome)
+        last = bool(self._t[0] == self.fading.horizon)
+        return observation, float(reward[0]), last and self.completes, last and not self.completes, self._info(outcome)
 
     def _frame(self) -> np.ndarray[Any, Any]:
         from semcom_gym.envs import render
@@ -88,6 +89,18 @@ class FadingVectorEnv(FadingSetup, AllocationVectorEnv):
         """Cut what the current state owes to earlier actions out of the gradient graph."""
         if self.episode is not None:
             self._left = frozen(self._left)
+
+    def compare(self, actions: Array) -> Array:
+        """(k, num_envs) what each of k batches of actions (k, num_envs, d) would earn in this block; nothing changes.
+
+        What a block spends is missing later, which this leaves out.
+        """
+        k, _, size = actions.shape
+        limits = tuple(repeated(x, k) for x in self.spending_limits()) if self._has_budget else None
+        expected, true = (part.map(lambda x: repeated(x, k)) for part in (self._expected, self.true_instance))
+        allocation = self._decode(expected, limits, actions.reshape(-1, size))
+        outcome = self.problem.evaluate_unchecked(self.params, true, allocation)
+        return self.problem.reward(outcome, self.penalty).reshape(k, -1)
 
     def _fresh(self, rows: np.ndarray[Any, Any], start: Any = None) -> fading.Episode:
         """New episodes of some sub-environments, from pinned instances if there are any."""
@@ -129,7 +142,8 @@ class FadingVectorEnv(FadingSetup, AllocationVectorEnv):
             info |= {"final_obs": observation, "_final_obs": ended, "final_info": self._final(outcome)}
             info["_final_info"] = ended
             observation = self._draw(None if done.all() else np.flatnonzero(done))
-        return observation, reward, ~self._ones(), ended, info
+        never = ~self._ones()
+        return observation, reward, *((ended, never) if self.completes else (never, ended)), info
 
     def _place_field(self, x: Array) -> Array:
         if self.backend == "torch":

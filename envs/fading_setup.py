@@ -23,15 +23,18 @@ class FadingSetup(Setup):
     """n episodes that run side by side.
 
     instance: what the agent believes of the current blocks; true_instance: what their decisions are scored on;
-    predicted_instance(): the mean of what is true given what is seen. met, outcome: the true instances of the last
-    decisions, and what these achieved.
+    predicted_instance(): the mean of what is true given what is seen, on which actions are decoded. met, outcome: the
+    true instances of the last decisions, and what these achieved.
     """
 
     channel: ClassVar[Any] = Cell()
     energy: ClassVar[spending.Energy | None] = None
     changed: ClassVar[dict[str, Any]] = {}  # fields of Fading that the id has otherwise than its scenario
+    further: ClassVar[tuple[str, ...]] = ()  # keywords of the id beside them
+    completes: bool = False  # whether the last block ends what the episode is for, or cuts it
     instance: Any
     true_instance: Any = None
+    _expected: Any = None
     met: Any = None
     outcome: Outcome | None = None
     episode: Episode | None = None
@@ -47,7 +50,9 @@ class FadingSetup(Setup):
         validate.choice("scenario", scenario, SCENARIOS)
         names = [field.name for field in dataclasses.fields(Fading)]
         fields = [field.name for field in dataclasses.fields(problems.problem(self.problem_name).Params)]
-        validate.keywords(f"{self.problem_name} parameters or fading", own, [*fields, *names, "scenario"])
+        valid = [*fields, *names, "scenario", *self.further]
+        validate.keywords(f"{self.problem_name} parameters or fading", own, valid)
+        self._further = {name: own.pop(name) for name in self.further if name in own}
         given = {name: own.pop(name) for name in names if name in own}
         super()._set_up(preset, penalty, own)
         self.fading = dataclasses.replace(SCENARIOS[scenario], **(self.changed | given))
@@ -159,6 +164,7 @@ class FadingSetup(Setup):
         assert self.episode is not None
         self.instance = self.episode.instance(self._t, true=False)
         self.true_instance = self.episode.instance(self._t, true=True)
+        self._expected = self.channel.predicted(self.instance, at(self.episode.fade, self._t), self.episode.correlation)
         rows = at(self._rows, self._t)
         xp = namespace(rows)
         blocks_left = self._blocks_left()
@@ -167,6 +173,11 @@ class FadingSetup(Setup):
             cell += [self._left / self._budget_blocks, self.spending_limits()[1]]
         parts = [xp.astype(x, rows.dtype) for x in cell]
         return xp.concat([rows, xp.stack(parts, axis=-1)], axis=-1)
+
+    @property
+    def blocks_done(self) -> np.ndarray[Any, Any]:
+        """(n,) how many blocks of the current episodes are decided."""
+        return self._t
 
     @property
     def _budget_blocks(self) -> float:
@@ -189,9 +200,7 @@ class FadingSetup(Setup):
 
     def predicted_instance(self) -> Any:
         """The current instances at the mean of their channel power, given what is seen (MMSE)."""
-        assert self.episode is not None
-        fade = at(self.episode.fade, self._t)
-        return self.channel.predicted(self.instance, fade, self.episode.correlation)
+        return self._expected
 
     def with_power(self, instance: Any, share: Array) -> Any:
         """Instances whose power budget is ``share`` (n,) of what it is."""
@@ -200,13 +209,18 @@ class FadingSetup(Setup):
         return dataclasses.replace(instance, **{name: getattr(instance, name) * share})
 
     def _decide(self, action: Array) -> Any:
-        """The allocation that actions (n, d) stand for, made on what the agent sees."""
-        if not self._has_budget:
-            return self.problem.decode(self.params, self.instance, action)
+        """The allocation that actions (n, d) stand for, made on the prediction."""
+        limits = self.spending_limits() if self._has_budget else None
+        return self._decode(self._expected, limits, action)
+
+    def _decode(self, instance: Any, limits: tuple[Array, Array, Array] | None, action: Array) -> Any:
+        """The allocation of actions (n, d), with the floor, pace and cap of the power if there is a budget."""
+        if limits is None:
+            return self.problem.decode(self.params, instance, action)
         users = self.params.num_users
         entry = at_most(at_least(action[:, -users:], -1.0), 1.0).mean(-1)
-        share = spending.spend(entry, *self.spending_limits())
-        return self.problem.decode(self.params, self.with_power(self.instance, share), action[:, :-users])
+        power = spending.spend(entry, *limits)
+        return self.problem.decode(self.params, self.with_power(instance, power), action[:, :-users])
 
     def _settle(self, allocation: Any) -> tuple[Outcome, Array]:
         """Score the decisions of a block on the true channel, and go on to the next."""
@@ -233,12 +247,12 @@ class FadingSetup(Setup):
         )
 
     def encode(self, allocation: Any) -> Array:
-        """The float64 action that stands for an allocation of the current blocks, made on what the agent sees.
+        """The float64 action that stands for an allocation of the current blocks, made on the prediction.
 
         Shape (size,) for the scalar environment, (num_envs, size) for a vector one. Raises ValueError for an
-        allocation that breaks a constraint of the instance that the agent sees, or spends energy that is not there.
+        allocation that breaks a constraint of the predicted instance, or spends energy that is not there.
         """
-        instance = self.instance.map(to_numpy)
+        instance = self._expected.map(to_numpy)
         if self._has_budget:
             action = self._encode_spending(instance, allocation)
         else:

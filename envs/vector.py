@@ -223,6 +223,13 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
     def cut_gradient(self) -> None:
         """Cut what the current state owes to earlier actions out of the gradient graph; here it owes them nothing."""
 
+    def compare(self, actions: Array) -> Array:
+        """(k, num_envs) what each of k batches of actions (k, num_envs, d) would earn now; nothing changes."""
+        k, _, size = actions.shape
+        instance = self.instance.map(lambda x: repeated(x, k))
+        _, reward = self.problem.play(self.params, instance, actions.reshape(-1, size), self.penalty)
+        return reward.reshape(k, -1)
+
     def _final(self, outcome: Outcome) -> dict[str, Any]:
         """``final_info``: what the scalar environment's info holds, batched."""
         final = {"objective": outcome.objective, "feasible": outcome.feasible, "cost": outcome.cost}
@@ -248,6 +255,11 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         if not finite:
             raise ValueError("actions hold a value that is not finite")
         return actions
+
+
+def repeated(x: Array, k: int) -> Array:
+    """The rows of ``x``, k times over."""
+    return namespace(x).tile(x, (k, *[1] * (x.ndim - 1)))
 
 
 def _copy(x: Array) -> Array:

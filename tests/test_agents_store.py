@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from semcom_gym import agents, envs
+from semcom_gym.agents.fading import FadingValidation
 from semcom_gym.benchmarks import competitors, protocol, store
 from semcom_gym.benchmarks.leaderboard import leaderboard
 
@@ -96,6 +97,8 @@ def test_only_finished_runs_are_shipped(run_folder: Path, tmp_path: Path) -> Non
 
 def test_agents_in_the_package_are_what_their_cards_say() -> None:
     for card in agents.shipped():
+        if card["env_id"] in envs.FADING_IDS:
+            continue
         model = agents.load(card["env_id"], card["algo"], card["preset"])
         venv = agents.make_vec_env(card["env_id"], 1, preset=card["preset"]).venv.unwrapped
         problem, params = venv.problem, venv.params
@@ -119,3 +122,16 @@ def test_scores_on_cards_are_those_of_the_test_split(tmp_path: Path) -> None:
         assert row.feasible == pytest.approx(promised["feasible"], abs=0.011)
         assert row.loss == pytest.approx(promised["loss"], rel=0.01)
         assert row.mean_score.value == pytest.approx(promised["mean_score"], abs=2e-3)
+
+
+def test_fading_agents_in_the_package_are_what_their_cards_say() -> None:
+    cards = [card for card in agents.shipped() if card["env_id"] in envs.FADING_IDS]
+    assert cards
+    for card in cards:
+        model = agents.load(card["env_id"], card["algo"], card["preset"])
+        env = agents.make_vec_env(card["env_id"], 1, preset=card["preset"]).venv.unwrapped
+        found = FadingValidation(env, 100, scored=0).measure(model)[0]
+        promised = card["scores"]["validation"]
+        assert found["validation/reward"] == pytest.approx(promised["reward"], rel=2e-3), card["env_id"]
+        assert found["validation/feasible"] == pytest.approx(promised["feasible"], abs=0.01)
+        assert card["scores"]["test"]["gap"] > 0.0

@@ -278,6 +278,7 @@ IDS_OF = dict.fromkeys(agents.ALGORITHMS, CONTINUOUS) | {
     "bc": IMITATED,
     "dagger": IMITATED,
     "maskable_ppo": ("SemCom/SFMAPairing-v0",),
+    "recurrent_ppo": (),  # for the blocks of the fading ids
 }
 
 

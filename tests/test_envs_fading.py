@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from semcom_gym import envs
 from semcom_gym.envs import channel, fading, spending
 
-CRRA = "SemCom/CRRAFading-v0"
+CRRA, CRRAUS = "SemCom/CRRAFading-v0", "SemCom/CRRAUSFading-v0"
 
 
 @pytest.fixture(params=envs.FADING_IDS)
@@ -221,7 +221,22 @@ def test_no_budget_no_spending() -> None:
         env.spending_limits()
 
 
-def test_encode_stands_for_a_decision_on_the_belief() -> None:
+def test_with_selection_the_floor_is_that_of_one_user() -> None:
+    env = gym.make(CRRAUS, horizon=4, disable_env_checker=True).unwrapped
+    env.reset(seed=1)
+    floor = env.params.min_power_w / env.params.max_power_w
+    for entry, most in ((-1.0, 1), (1.0, 8)):  # 5 MHz hold eight floors of 0.6 MHz
+        assert float(env.spending_limits()[0][0]) == pytest.approx(floor)
+        action = np.full(env.action_space.shape, 0.5)
+        action[-10:] = entry
+        _, _, _, _, info = env.step(action)
+        assert info["feasible"]
+        assert info["terms"]["selected"].sum() == most
+    with pytest.raises(ValueError, match=r"0\.03 exceeds energy_share 0\.02"):
+        gym.make(CRRAUS, energy_share=0.02)
+
+
+def test_encode_stands_for_a_decision_on_the_prediction() -> None:
     env = crra(horizon=4)
     env.reset(seed=2)
     for entry in (-0.4, 0.3, 0.0, 0.9):
@@ -239,3 +254,20 @@ def test_encode_stands_for_a_decision_on_the_belief() -> None:
     env._left = np.array([0.3])
     with pytest.raises(ValueError, match="energy"):
         env.encode(full)
+
+
+def test_actions_are_decoded_on_the_prediction(fading_id: str) -> None:
+    env = gym.make(fading_id, horizon=2, energy_share=None, disable_env_checker=True).unwrapped
+    env.reset(seed=2)
+    action = np.random.default_rng(1).uniform(-1, 1, (1, *env.action_space.shape))
+    got = env._decide(action)
+    expected, other = (
+        env.problem.decode(env.params, seen, action) for seen in (env.predicted_instance(), env.instance)
+    )
+    for field in dataclasses.fields(got):
+        np.testing.assert_array_equal(getattr(got, field.name), getattr(expected, field.name))
+    if env.problem.name in ("ascc", "training"):  # the map of CRRA asks for budgets only, that of SFMA where it must
+        assert any(
+            not np.allclose(getattr(got, field.name), getattr(other, field.name), rtol=1e-3)
+            for field in dataclasses.fields(got)
+        )

@@ -16,7 +16,7 @@ from gymnasium.vector import AutoresetMode
 from semcom_gym import envs
 from semcom_gym.envs.arrays import to_numpy
 
-CRRA = "SemCom/CRRAFading-v0"
+CRRA, CRRAUS = "SemCom/CRRAFading-v0", "SemCom/CRRAUSFading-v0"
 GOLDEN = Path(__file__).parent / "golden" / "fading.json"
 TOLERANCE = {"float64": 1e-9, "float32": 2e-3}
 
@@ -34,6 +34,22 @@ def make(name: str, n: int, backend: str = "numpy", **kwargs: Any) -> Any:
 
 def crra(**kwargs: Any) -> Any:
     return gym.make(CRRA, disable_env_checker=True, **kwargs).unwrapped
+
+
+@pytest.mark.parametrize("backend", ["numpy", "torch"])
+def test_compare_says_what_a_step_would_pay_and_changes_nothing(fading_id: str, backend: str) -> None:
+    vector = make(fading_id, 2, backend, dtype="float64", horizon=3)
+    vector.reset(seed=0)
+    actions = np.random.default_rng(0).uniform(-0.5, 1, (3, *vector.action_space.shape))
+    if backend == "torch":
+        actions = pytest.importorskip("torch").as_tensor(actions)
+    vector.step(actions[0])
+    told = to_numpy(vector.compare(actions))
+    assert told.shape == (3, 2)
+    np.testing.assert_array_equal(told, to_numpy(vector.compare(actions)))
+    paid = to_numpy(vector.step(actions[2])[1])
+    np.testing.assert_allclose(told[2], paid, rtol=1e-9)
+    assert len(set(told.ravel().tolist())) == 6
 
 
 def test_checkers(fading_id: str) -> None:
@@ -229,7 +245,7 @@ def test_bad_arguments(kwargs: dict[str, Any], message: str) -> None:
 
 
 def test_other_problems_have_no_budget() -> None:
-    for name in set(envs.FADING_IDS) - {CRRA}:
+    for name in set(envs.FADING_IDS) - {CRRA, CRRAUS}:
         with pytest.raises(ValueError, match="has no energy to spend"):
             gym.make(name, energy_share=0.5)
 

@@ -229,7 +229,8 @@ def test_public_names() -> None:
         "SemCom/Training-v0",
     ]  # fmt: skip
     assert list(envs.FADING_IDS) == [
-        "SemCom/CRRAFading-v0", "SemCom/SFMAFading-v0", "SemCom/ASCCFading-v0", "SemCom/TrainingFading-v0",
+        "SemCom/CRRAFading-v0", "SemCom/CRRAUSFading-v0", "SemCom/SFMAFading-v0", "SemCom/ASCCFading-v0",
+        "SemCom/TrainingFading-v0",
     ]  # fmt: skip
     assert baselines.__all__ == ["Bound", "Method", "Solution", "anchor", "bound", "methods", "solve"]
     problem = envs.problem("crra")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from semcom_gym.envs.ascc.fading import Antennas
 from semcom_gym.envs.core import AllocationEnv
 from semcom_gym.envs.fading_env import FadingEnv, FadingVectorEnv
@@ -40,8 +42,13 @@ class ASCCVectorEnv(AllocationVectorEnv):
 
 
 class _ASCCFading(FadingSetup):
+    """The codec is named by the action, as the best one for the SINR that is expected is not that for the one met."""
+
     problem_name = "ascc"
     channel = Antennas()
+
+    def _set_up(self, preset: str, penalty: float, overrides: dict[str, Any]) -> None:
+        super()._set_up(preset, penalty, {"rate_action": "absolute"} | overrides)
 
 
 class ASCCFadingEnv(_ASCCFading, FadingEnv):
@@ -51,7 +58,7 @@ class ASCCFadingEnv(_ASCCFading, FadingEnv):
     The channels of all users move from block to block (Gauss-Markov, Jakes). Beams and codecs are chosen for what was
     seen a block ago and meet what is true.
     ## Action space
-    ``Box(-1, 1, (2 K,), float32)`` as in ASCC-v0.
+    ``Box(-1, 1, (2 K,), float32)`` as in ASCC-v0, with ``rate_action="absolute"`` if nothing else is said.
     ## Observation space
     ``Box(-1000, 1000, (9 K + K (K - 1) + 5,), float32)``: that of ASCC-v0 on what is believed, with ``fade`` and
     ``correlation`` at the end of a user's row and ``time_left`` at the end of all.

@@ -73,6 +73,11 @@ def _power(params: Params, allocation: Allocation) -> Array:
     return total(allocation.selected * allocation.power_w)
 
 
+def _least_power(params: Params) -> float:
+    """The floors of all users, or of one where the others may be left out [W]."""
+    return (1 if params.selection else params.num_users) * params.min_power_w
+
+
 class _CRRAFading(FadingSetup):
     """The gain delta_i of a block is what path loss, shadowing and block fading leave; Lemma 1 averages the rest."""
 
@@ -82,7 +87,7 @@ class _CRRAFading(FadingSetup):
     energy = spending.Energy(
         budget="power_w",
         used=_power,
-        floor_w=lambda params: params.num_users * params.min_power_w,
+        floor_w=_least_power,
         least_w=lambda params: params.power_range_w[0] if params.power_range_w else params.max_power_w,
     )
 
@@ -111,3 +116,26 @@ class CRRAFadingEnv(_CRRAFading, FadingEnv):
 
 class CRRAFadingVectorEnv(_CRRAFading, FadingVectorEnv):
     """The vector form of :class:`CRRAFadingEnv`."""
+
+
+class _CRRAUSFading(_CRRAFading):
+    fixed = {"selection": True}
+
+
+class CRRAUSFadingEnv(_CRRAUSFading, FadingEnv):
+    """:class:`CRRAFadingEnv` with user selection, as :class:`CRRAUSEnv`: a block serves whom its floors allow.
+
+    ``selection`` comes before ``spend`` in the action, ``Box(-1, 1, (5 U,), float32)``. The power of a block decides
+    how many users can have their floor, so that a block may also serve few at little energy. The preset is ``select``
+    unless another is named.
+    """
+
+    def __init__(self, preset: str = "select", **kwargs: Any) -> None:
+        super().__init__(preset, **kwargs)
+
+
+class CRRAUSFadingVectorEnv(_CRRAUSFading, FadingVectorEnv):
+    """The vector form of :class:`CRRAUSFadingEnv`."""
+
+    def __init__(self, num_envs: int = 1, preset: str = "select", **kwargs: Any) -> None:
+        super().__init__(num_envs, preset, **kwargs)

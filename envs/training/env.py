@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
+from semcom_gym.envs import validate
+from semcom_gym.envs.arrays import Array, namespace
 from semcom_gym.envs.core import AllocationEnv
 from semcom_gym.envs.fading_env import FadingEnv, FadingVectorEnv
 from semcom_gym.envs.fading_setup import FadingSetup
+from semcom_gym.envs.outcome import Outcome
+from semcom_gym.envs.training.learning import LearningCurve
 from semcom_gym.envs.vector import AllocationVectorEnv
 
 
@@ -45,29 +50,62 @@ FADING_PENALTY = 300.0  # per unit of relative violation: more than a lower PSNR
 
 
 class _TrainingFading(FadingSetup):
+    """A block is a round of about a second, over which the fading of a walker is averaged some 16 times."""
+
     problem_name = "training"
-    changed = {"diversity": 4}  # an image that has to arrive takes very long in a deep fade
+    changed = {"diversity": 16, "block_s": 1.0}
+    further = ("learning_curve", "target_psnr_db")
+
+    def _set_up(self, preset: str, penalty: float, overrides: dict[str, Any]) -> None:
+        super()._set_up(preset, penalty, overrides)
+        name, target = self._further.get("learning_curve", "deepjscc_own"), self._further.get("target_psnr_db")
+        self.learning = LearningCurve.load(name)
+        validate.not_above("horizon", self.fading.horizon, f"rounds of {name!r}", self.learning.max_rounds)
+        if target is not None and (rounds := self.learning.rounds_to(target)) <= self.fading.horizon:
+            self.fading, self.completes = dataclasses.replace(self.fading, horizon=rounds), True
+        layout = self.observation_layout
+        features = (*layout.global_features, "learnt_psnr")
+        self.observation_layout = dataclasses.replace(layout, global_features=features)
+
+    def _learnt_db(self) -> Array:
+        """(n,) PSNR after the rounds so far."""
+        return self._place_field(self.learning.psnr_db(self._t.astype(float)))
+
+    def _look(self) -> Array:
+        seen = super()._look()
+        xp = namespace(seen)
+        learnt = xp.astype((self._learnt_db() - 20.0) * 0.1, seen.dtype)
+        return xp.concat([seen, learnt[:, None]], axis=-1)
+
+    def _settle(self, allocation: Any) -> tuple[Outcome, Array]:
+        outcome, reward = super()._settle(allocation)
+        outcome = dataclasses.replace(outcome, terms=outcome.terms | {"learnt_psnr_db": self._learnt_db()})
+        self.outcome = outcome
+        return outcome, reward
 
 
 class TrainingFadingEnv(_TrainingFading, FadingEnv):
-    """:class:`TrainingEnv` over T rounds of a fading channel that is seen late and with error. docs/fading.md.
+    """The rounds of iterative training (Algorithm 1) on a fading channel seen late and with error. docs/fading.md.
 
     ## Description
-    A block is a round. Devices walk; path loss, correlated shadowing and Gauss-Markov fading (Jakes) move the gain from
-    round to round. A device whose true gain is below what its decision counted on takes longer, and its images may
-    miss the PSNR (``violation/psnr``).
+    An episode is a training run, a block is a round; :class:`TrainingEnv` is one of them. Devices walk; path loss,
+    correlated shadowing and fading move the gain from round to round. A device whose true gain is below what its
+    decision counted on takes longer, and its images may miss the PSNR (``violation/psnr``). What a round teaches is
+    read off a measured curve of PSNR against rounds: the networks' ``learnt_psnr_db``, in ``terms``.
     ## Action space
     ``Box(-1, 1, (5 N,), float32)`` as in Training-v0.
     ## Observation space
-    ``Box(-1000, 1000, (8 N + 9,), float32)``: that of Training-v0 on what is believed, with ``fade`` and
-    ``correlation`` at the end of a device's row and ``time_left`` at the end of all.
+    ``Box(-1000, 1000, (8 N + 10,), float32)``: that of Training-v0 on what is believed, with ``fade`` and
+    ``correlation`` at the end of a device's row, ``time_left`` and ``learnt_psnr`` at the end of all.
     ## Rewards
-    Of each round as in Training-v0, with a ``penalty`` that makes a PSNR below the least one no bargain; the energy is
-    a part of the objective and has no budget of its own.
+    Minus the cost of each round, omega_1 T + omega_2 E (16), with a ``penalty`` that makes a PSNR below the least one
+    no bargain; the energy has no budget of its own.
     ## Starting state
-    A random cell of the preset. ## Episode end: after ``horizon`` rounds, ``truncated=True``.
+    A random cell of the preset. ## Episode end: after ``horizon`` rounds, ``truncated=True``; with ``target_psnr_db``,
+    after the round that reaches it if that comes first, ``terminated=True``.
     ## Arguments
-    ``preset``, ``scenario`` (walk, drive, roam), ``penalty``, ``render_mode``, any field of ``Params`` or ``Fading``.
+    ``preset``, ``scenario`` (walk, drive, roam), ``penalty``, ``render_mode``, ``learning_curve`` (deepjscc_own,
+    deepjscc_shared, or a path), ``target_psnr_db``, any field of ``Params`` or ``Fading``.
     """
 
     def __init__(self, preset: str = "default", *, penalty: float = FADING_PENALTY, **kwargs: Any) -> None:
