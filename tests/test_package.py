@@ -65,7 +65,7 @@ TRAINING = {"torch", "stable_baselines3", "sb3_contrib", "tensorboard", "yaml", 
 THIRD_PARTIES = {
     "envs": (CORE, {"torch", "matplotlib", "rustworkx"}),
     "baselines": (CORE, {"cvxpy", "tqdm", "rustworkx"}),
-    "agents": (CORE | TRAINING, {"matplotlib", "optuna", "minari"}),
+    "agents": (CORE | TRAINING, {"matplotlib", "optuna", "sqlalchemy", "minari"}),
     "transceivers": (CORE | {"torch", "tqdm"}, {"PIL", "constriction", "av", "sionna"}),
     "benchmarks": (
         CORE | {"tqdm"},

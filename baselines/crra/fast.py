@@ -185,8 +185,9 @@ def _drop_worst(surplus: Array, served: Array, at_most: Array | None) -> None:
 def _swap(params: Params, instance: Instance, state: State, iterations: int) -> tuple[State, bool]:
     """One round of local search: every user dropped, added, or exchanged for another; the best of each instance."""
     users = instance.gain.shape[1]
-    flips = np.eye(users)
-    flips = np.concatenate([flips, [flips[i] + flips[j] for i in range(users) for j in range(i)]])
+    one = np.eye(users)
+    first, second = np.triu_indices(users, 1)
+    flips = np.concatenate([one, one[first] + one[second]])
     before = state.objective(params, instance)
     size, improved = max(1, CHUNK // len(flips)), False
     for low in range(0, len(instance), size):

@@ -7,6 +7,7 @@ convex in o; so ln(eta G) is concave in o and its maximiser is exact: the root o
 from __future__ import annotations
 
 import copy
+import operator
 from collections.abc import Callable
 from typing import Any
 
@@ -18,6 +19,7 @@ from semcom_gym.envs.crra import physics
 from semcom_gym.envs.crra.instance import Instance, Params
 
 HOPELESS = 1e12  # an argument of Q at which success is zero in every arithmetic; keeps products finite
+LOST = 40.0  # success is below 1e-300 beyond it, and its logarithm too steep for a Newton step
 ROOT_STEPS = 150  # several times what any ratio takes: every third step halves the bracket
 ROOT_STEP = 1e-9  # a Newton step this small leaves its square to go
 
@@ -97,7 +99,7 @@ class Users:
             if not len(open_):
                 break
             rows, b, p, ratio, low, high = (x[open_] for x in (rows, b, p, new, low, high))
-            users = users._map(lambda x, open_=open_: x[open_])
+            users = users._map(operator.itemgetter(open_))
         return result.reshape(shape)
 
     def _map(self, change: Callable[[Array], Array]) -> Users:
@@ -108,7 +110,10 @@ class Users:
         return changed
 
     def log_slopes(self, bandwidth: Array, power: Array, ratio: Array) -> tuple[Array, Array]:
-        """First and second (negative) derivative of ln(eta(o) G(x(o))) by the ratio; the first is -1e9 at eta = 0."""
+        """First and second (negative) derivative of ln(eta(o) G(x(o))) by the ratio; the first is -1e9 at eta = 0.
+
+        Where success is zero the second is only known to be negative, and given as nearly zero.
+        """
         x, falling = self.argument(bandwidth, power, ratio)
         rate = self.hazard(x)
         eta, slope, bend = self._log_task(ratio)
@@ -117,7 +122,8 @@ class Users:
             slope = np.where(gone, -1e9, np.where(capped, 0.0, slope))
             bend = np.where(gone | capped, 0.0, bend)
         first = slope + rate * falling
-        return first, np.minimum(bend + self._log_success_bend(bandwidth, x, falling, rate), -1e-12)
+        curvature = np.minimum(bend + self._log_success_bend(bandwidth, x, falling, rate), -1e-12)
+        return first, np.where(x > LOST, -1e-12, curvature)
 
     def _log_task(self, ratio: Array) -> tuple[Array, Array, Array]:
         """eta(o) from 1e-9 up, and the first and second derivative of its logarithm, both as if it knew no 1."""

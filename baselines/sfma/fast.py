@@ -18,7 +18,7 @@ from semcom_gym.envs.sfma import pairs, physics, prices, resources
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import Allocation
 
-CHUNK = 16  # instances whose tables are held at once, at 45 pairs
+CHUNK = 32  # instances whose tables are held at once, at 45 pairs
 FORBIDDEN = 1e3  # off the value of a pair outside (21)
 
 
