@@ -308,4 +308,5 @@ class _Keeper(BaseCallback):
     def close(self) -> None:
         """Close the progress bar and the log."""
         self.bar.close()
-        self.logger.close()
+        if hasattr(self, "model"):  # learning may fail before its first callback
+            self.logger.close()
