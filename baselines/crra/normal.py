@@ -7,7 +7,7 @@ convex in o; so ln(eta G) is concave in o and its maximiser is exact: the root o
 from __future__ import annotations
 
 import copy
-import operator
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -99,7 +99,7 @@ class Users:
             if not len(open_):
                 break
             rows, b, p, ratio, low, high = (x[open_] for x in (rows, b, p, new, low, high))
-            users = users._map(operator.itemgetter(open_))
+            users = users._map(functools.partial(np.take, indices=open_))
         return result.reshape(shape)
 
     def _map(self, change: Callable[[Array], Array]) -> Users:
