@@ -128,11 +128,11 @@ results: $(VENV)/.all
 	$(BENCHMARK) --env SemCom/CRRAUS-v0 --preset select --refine 10 --out docs/results/crraus_select \
 	--agent APG=$(call commas,$(call runs,CRRAUS-v0_select_apg))
 	$(BENCHMARK) --env SemCom/CRRA-v0 --preset paper general --out docs/results/crra_other
-	$(SFMA) --prove --preset default tight loose paper pruned measured
+	$(SFMA) --prove --preset default tight loose paper pruned measured figures
 	$(SFMA) --preset default --refine 10 --out docs/results/sfma_default --agent APG=$(call commas,$(call runs,SFMA-v0_default_apg))
 	$(SFMA) --preset tight --refine 10 --out docs/results/sfma_tight --agent APG=$(call commas,$(call runs,SFMA-v0_tight_apg))
 	$(SFMA) --preset measured --refine 10 --out docs/results/sfma_measured --agent APG=$(call commas,$(call runs,SFMA-v0_measured_apg))
-	$(SFMA) --preset loose paper pruned --out docs/results/sfma_other
+	$(SFMA) --preset loose paper pruned figures --out docs/results/sfma_other
 	$(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMAPairing-v0 --out docs/results/sfma_pairing \
 	--method equal channel_pairing random_pairing price_matching fast --agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
 	$(ASCC) --prove --preset default hard two_user three_user paper measured
@@ -156,6 +156,7 @@ results: $(VENV)/.all
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
 	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight
+	$(BIN)/semcom-gym figures sfma --preset figures --slow 20 --out docs/results/figures/sfma_figures
 	$(BIN)/semcom-gym figures ascc --out docs/results/figures/ascc
 	$(BIN)/semcom-gym figures training --bound --out docs/results/figures/training
 	$(BIN)/semcom-gym speed --out docs/results/speed.json
