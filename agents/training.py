@@ -184,6 +184,8 @@ def _build(env: SB3VecEnv, identity: dict[str, Any], device: str) -> BaseAlgorit
     venv = env.venv.unwrapped
     arguments = hp.arguments(identity["hyperparams"], venv.action_layout.size)
     arguments["policy_kwargs"] = space_kwargs(venv) | arguments.get("policy_kwargs", {})
+    if arguments.get("n_steps") == "episode":
+        arguments["n_steps"] = venv.fading.horizon
     try:
         return algorithm(policy, env, seed=identity["seed"], device=device, **arguments)
     except TypeError as error:

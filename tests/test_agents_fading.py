@@ -61,6 +61,15 @@ def test_apg_trains_on_every_id(env_id: str, tmp_path: Path) -> None:
     assert run.record["best"]["score"] < 1.0
 
 
+def test_a_rollout_is_an_episode_whatever_its_horizon(tmp_path: Path) -> None:
+    run = agents.train(
+        CRRA, "apg", out=tmp_path / "run", timesteps=60, num_envs=4, evaluations=1, validation=2, scored=0,
+        progress=False, num_users=3, horizon=5,
+    )  # fmt: skip
+    assert run.model.n_steps == 5
+    assert run.record["timesteps"] == 60
+
+
 def test_matchings_are_learnt_over_the_blocks() -> None:
     """SFMA has one choice without slope: its scores get their gradient from what the matchings would earn."""
     env = agents.make_vec_env("SemCom/SFMAFading-v0", 32, backend="torch", seed=0, num_users=4, horizon=4)
