@@ -75,11 +75,13 @@ curves: $(VENV)/.all
 	$(BIN)/semcom-gym rounds --devices 4 --rounds 300 --method fast equal_bandwidth --models own shared --out runs/rounds
 
 SEEDS := 0 1 2
+MORE_SEEDS := 3 4
 TRAIN := $(BIN)/semcom-gym train --resume
 comma := ,
 space := $(subst ,, )
 commas = $(subst $(space),$(comma),$(strip $(1)))
 runs = $(foreach seed,$(SEEDS),runs/$(1)_seed$(seed))
+all_runs = $(foreach seed,$(SEEDS) $(MORE_SEEDS),runs/$(1)_seed$(seed))
 
 agents: $(VENV)/.all
 	set -e; for seed in $(SEEDS); do \
@@ -93,22 +95,24 @@ agents: $(VENV)/.all
 	$(TRAIN) --env SemCom/ASCC-v0 --preset measured --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/Training-v0 --preset default --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/Training-v0 --preset measured --algo apg --seed $$seed; done
+	set -e; for seed in $(MORE_SEEDS); do for id in CRRA CRRAUS SFMA ASCC Training; do \
+	$(TRAIN) --env SemCom/$$id-v0 --algo apg --seed $$seed; done; done
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo ppo
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo sac --timesteps 50000
 	$(TRAIN) --env SemCom/SFMAPairing-v0 --preset default --algo maskable_ppo
 	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo ppo
 	$(TRAIN) --env SemCom/Training-v0 --preset default --algo ppo --timesteps 500000
 	$(TRAIN) --env SemCom/ASCC-v0 --set rate_action=absolute --algo apg --out runs/ASCC-v0_absolute_apg_seed0
-	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_default_apg)
+	$(BIN)/semcom-gym ship $(call all_runs,CRRA-v0_default_apg)
 	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_hard_apg)
-	$(BIN)/semcom-gym ship $(call runs,CRRAUS-v0_select_apg)
-	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_default_apg) -n 100
+	$(BIN)/semcom-gym ship $(call all_runs,CRRAUS-v0_select_apg)
+	$(BIN)/semcom-gym ship $(call all_runs,SFMA-v0_default_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_tight_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,SFMA-v0_measured_apg) -n 100
 	$(BIN)/semcom-gym ship runs/SFMAPairing-v0_default_maskable_ppo_seed0 -n 100
-	$(BIN)/semcom-gym ship $(call runs,ASCC-v0_default_apg) -n 100
+	$(BIN)/semcom-gym ship $(call all_runs,ASCC-v0_default_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,ASCC-v0_measured_apg) -n 100
-	$(BIN)/semcom-gym ship $(call runs,Training-v0_default_apg) -n 100
+	$(BIN)/semcom-gym ship $(call all_runs,Training-v0_default_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,Training-v0_measured_apg) -n 100
 	set -e; for run in runs/*_seed*; do mkdir -p docs/results/learning/$${run#runs/}; \
 	cp $$run/run.json docs/results/learning/$${run#runs/}; done
@@ -117,19 +121,19 @@ BENCHMARK := $(BIN)/semcom-gym benchmark -n 200
 SFMA := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMA-v0
 ASCC := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/ASCC-v0
 TRAINING := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/Training-v0
-TRAINING_AGENTS = APG=$(call commas,$(call runs,Training-v0_default_apg))
+TRAINING_AGENTS = APG=$(call commas,$(call all_runs,Training-v0_default_apg))
 results: $(VENV)/.all
 	$(BENCHMARK) --prove --env SemCom/CRRA-v0 --preset default hard paper general
 	$(BENCHMARK) --prove --env SemCom/CRRAUS-v0 --preset select
 	$(BENCHMARK) --env SemCom/CRRA-v0 --preset default --refine 10 --out docs/results/crra_default \
-	--agent APG=$(call commas,$(call runs,CRRA-v0_default_apg)) PPO=runs/CRRA-v0_default_ppo_seed0 SAC=runs/CRRA-v0_default_sac_seed0
+	--agent APG=$(call commas,$(call all_runs,CRRA-v0_default_apg)) PPO=runs/CRRA-v0_default_ppo_seed0 SAC=runs/CRRA-v0_default_sac_seed0
 	$(BENCHMARK) --env SemCom/CRRA-v0 --preset hard --refine 10 --out docs/results/crra_hard \
 	--agent APG=$(call commas,$(call runs,CRRA-v0_hard_apg))
 	$(BENCHMARK) --env SemCom/CRRAUS-v0 --preset select --refine 10 --out docs/results/crraus_select \
-	--agent APG=$(call commas,$(call runs,CRRAUS-v0_select_apg))
+	--agent APG=$(call commas,$(call all_runs,CRRAUS-v0_select_apg))
 	$(BENCHMARK) --env SemCom/CRRA-v0 --preset paper general --out docs/results/crra_other
 	$(SFMA) --prove --preset default tight loose paper pruned measured figures
-	$(SFMA) --preset default --refine 10 --out docs/results/sfma_default --agent APG=$(call commas,$(call runs,SFMA-v0_default_apg))
+	$(SFMA) --preset default --refine 10 --out docs/results/sfma_default --agent APG=$(call commas,$(call all_runs,SFMA-v0_default_apg))
 	$(SFMA) --preset tight --refine 10 --out docs/results/sfma_tight --agent APG=$(call commas,$(call runs,SFMA-v0_tight_apg))
 	$(SFMA) --preset measured --refine 10 --out docs/results/sfma_measured --agent APG=$(call commas,$(call runs,SFMA-v0_measured_apg))
 	$(SFMA) --preset loose paper pruned figures --out docs/results/sfma_other
@@ -137,7 +141,7 @@ results: $(VENV)/.all
 	--method equal channel_pairing random_pairing price_matching fast --agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
 	$(ASCC) --prove --preset default hard two_user three_user paper measured
 	$(ASCC) --preset default --refine 10 --search 10 --out docs/results/ascc_default \
-	--agent APG=$(call commas,$(call runs,ASCC-v0_default_apg)) PPO=runs/ASCC-v0_default_ppo_seed0
+	--agent APG=$(call commas,$(call all_runs,ASCC-v0_default_apg)) PPO=runs/ASCC-v0_default_ppo_seed0
 	$(ASCC) --preset default --set rate_action=absolute --method equal_mmse --refine 10 --search 10 \
 	--out docs/results/ascc_absolute --agent APG=runs/ASCC-v0_absolute_apg_seed0
 	$(ASCC) --preset measured --refine 10 --search 10 --out docs/results/ascc_measured \
@@ -152,7 +156,7 @@ results: $(VENV)/.all
 	--method equal_bandwidth paper fast --agent $(TRAINING_AGENTS) --out docs/results/training_scaled_$$users; done
 	$(TRAINING) --preset paper hard large --out docs/results/training_other
 	$(TRAINING) --preset measured --refine 10 --search 10 --out docs/results/training_measured \
-	--agent APG=$(call commas,$(call runs,Training-v0_measured_apg)) APG_of_default=$(call commas,$(call runs,Training-v0_default_apg))
+	--agent APG=$(call commas,$(call runs,Training-v0_measured_apg)) APG_of_default=$(call commas,$(call all_runs,Training-v0_default_apg))
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
 	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight
