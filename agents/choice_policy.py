@@ -23,6 +23,7 @@ class ChoicePolicy(BasePolicy):
     """Deterministic: ``choices`` actions, tanh of per-user heads on the same rows, and the chance that each is best.
 
     Alone (``predict``) it takes the likeliest. policy_kwargs: choices, and those of :data:`agents.policies.SHAPE`.
+    Raises ValueError for a bad one, and where actions have entries per pair of users.
     """
 
     def __init__(
@@ -30,6 +31,8 @@ class ChoicePolicy(BasePolicy):
         **kwargs: Any,
     ) -> None:  # fmt: skip
         validate.integer("choices", choices)
+        if kwargs.get("pair_blocks"):
+            raise ValueError("ChoicePolicy decides for users only: where they are paired, use MatchingPolicy")
         self.shape, self.choices = Shape(kwargs), choices
         super().__init__(observation_space, action_space, squash_output=True, **kwargs)
         self.network = self.shape.network()

@@ -154,6 +154,7 @@ def test_save_load_and_resume_bit_for_bit(tmp_path: Path) -> None:
     ("kwargs", "text"),
     [
         ({"policy_kwargs": {"choices": 0}}, "choices must be >= 1, got 0"),
+        ({"policy_kwargs": {"pair_blocks": 1}}, "ChoicePolicy decides for users only"),
         ({"candidates": CHOICES + 1}, "candidates 7 exceeds choices 6"),
         ({"softness": -0.1}, "softness must be finite, >= 0, got -0.1"),
     ],

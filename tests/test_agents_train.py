@@ -295,6 +295,7 @@ def test_which_ids_have_hyperparameters(algo: str) -> None:
         imitates = issubclass(agents.ALGORITHMS[algo][0], agents.BC)
         other = {"SemCom/SFMA-v0": "MatchingPolicy"} if algo == "apg" else {}
         other |= {"SemCom/SFMAPairing-v0": "SetMaskablePolicy"} if imitates else {}
+        other |= {"SemCom/ASCC-v0": "ChoicePolicy"} if algo == "apg" else {}
         assert settings["policy"] == other.get(env_id, "SetPolicy")
         assert hyperparams.arguments(settings, 30)
 
