@@ -190,7 +190,7 @@ class _Work:
         """The cells of a trial; NaN where there is no number."""
         record = trial.user_attrs["record"]
         complete = trial.state == self.optuna.trial.TrialState.COMPLETE
-        numbers = {**record, **record.get("best", {}), "timesteps": record.get("timesteps")}
+        numbers = {**record.get("best", {}), **record}
         ended = "pruned" if record["ended"] == "stopped" else record["ended"]
         cells = {"trial": index, "score": trial.value if complete else None, "ended": ended}
         cells |= {name: numbers.get(name) for name in COLUMNS if name not in cells}

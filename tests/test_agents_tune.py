@@ -91,6 +91,8 @@ def test_what_a_study_leaves(tmp_path: Path, space: Path, monkeypatch: pytest.Mo
     first = hyperparams.load(ENV, "apg", n_timesteps=128, n_envs=16)
     assert records[0]["hyperparams"] == first | {"learning_rate": "cos_0.002"}
     assert [row["score"] for row in found.trials] == [record["best"]["score"] for record in records]
+    for name in ("timesteps", "seconds"):  # those of the run, not of its best model
+        assert [row[name] for row in found.trials] == [record[name] for record in records]
     assert found.best is not None
     assert found.best["score"] == max(row["score"] for row in found.trials)
     # best.yml is an entry of hyperparams/apg.yml
