@@ -154,13 +154,19 @@ def _on_belief(policy: fading.SolverPolicy) -> Act:
 def _by_agent(task: protocol.Task, model: Any) -> Act:
     from semcom_gym import agents
 
-    choices = task.stepwise
+    if task.env_id in envs.FADING_IDS:
+        from semcom_gym.agents.fading import Player
+
+        player = Player(model)
+    stepwise = task.stepwise
 
     def act(env: Any, observation: Array) -> tuple[Array, Array]:
         everyone = np.ones(env.num_envs, bool)
-        if not choices:
-            return agents.act(model, observation), everyone
-        return model.predict(observation, deterministic=True, action_masks=env.action_masks())[0], everyone
+        if task.env_id in envs.FADING_IDS:
+            return player(env, observation), everyone
+        if stepwise:
+            return model.predict(observation, deterministic=True, action_masks=env.action_masks())[0], everyone
+        return agents.decide(model, env.problem, env.params, env.instance, observation=observation), everyone
 
     return act
 

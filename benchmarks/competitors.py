@@ -99,9 +99,9 @@ def _run(model: Any, weights: str, record: dict[str, Any], device: str, after: d
     from semcom_gym import agents
 
     def act(env: Any, observation: Array) -> Array:
-        actions = agents.act(model, observation)
-        if after["refine_steps"]:
-            actions = agents.refine(env.problem, env.params, env.instance, actions, after["refine_steps"])
+        actions = agents.decide(
+            model, env.problem, env.params, env.instance, refine_steps=after["refine_steps"], observation=observation
+        )
         if after.get("search_rounds"):
             actions = agents.search(env.problem, env.params, env.instance, actions, after["search_rounds"])
         return actions

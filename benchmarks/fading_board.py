@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -118,11 +118,10 @@ def agent(task: Task, spec: str, device: str = "cpu") -> Competitor:
 
 
 def _run(model: Any, weights: str, record: dict[str, Any], device: str) -> Run:
-    from semcom_gym import agents
+    from semcom_gym.agents.fading import Player
 
     key = {"agent": weights, "device": device, "code": store.code_version("envs", "agents")}
-    policy: Callable[[Any, Array], Array] = lambda _, observation: agents.act(model, observation)  # noqa: E731
-    return Run(key, lambda _: policy, float(record["seconds"]), float(record["timesteps"]))
+    return Run(key, lambda _: Player(model), float(record["seconds"]), float(record["timesteps"]))
 
 
 def rivals(task: Task, methods: Sequence[str] | None, specs: Sequence[str], device: str) -> list[Competitor]:

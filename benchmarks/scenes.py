@@ -39,9 +39,10 @@ def film(
     blocks = {name: _played(env, episode, lambda _, policy=policy: env.step_allocation(policy(env)))
               for name, policy in policies.items()}  # fmt: skip
     for name, model in models.items():
-        from semcom_gym.agents import act
+        from semcom_gym.agents.fading import Player
 
-        blocks[name] = _played(env, episode, lambda seen, model=model: env.step(act(model, seen)))
+        player = Player(model)
+        blocks[name] = _played(env, episode, lambda seen, player=player: env.step(player(env, seen)))
     bound = float(fading.genie(env, episode)[0])
     shown = episode.blocks(true=True)
     frames = []

@@ -231,7 +231,8 @@ def agent_items(env_id: str, device: str = "cpu") -> list[Item]:
         def work(model: Any = model) -> int:
             if task.stepwise:
                 return len(agents.allocate(model, task.problem, task.params, task.instance))
-            return len(agents.act(model, observation))
+            decided = agents.decide(model, task.problem, task.params, task.instance, observation=observation)
+            return len(decided)
 
         rows.append(Item("agent", f"agent {algo}, {task.label}", "decisions", work))
     return rows
