@@ -11,7 +11,7 @@ export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-report package-check docs lint results agents curves
+.PHONY: help demo test test-slow test-report package-check docs lint results agents tuning curves
 
 help:
 	@echo 'make demo       install, score the published algorithms and the shipped agents, print a leaderboard'
@@ -22,6 +22,7 @@ help:
 	@echo 'make docs       the documentation site in build/site'
 	@echo 'make lint       ruff and mypy only'
 	@echo 'make curves     fetch images, train and measure the transceivers again (about four hours)'
+	@echo 'make tuning     the studies of hyper-parameters again (about an hour)'
 	@echo 'make agents     train and ship the agents again (about two hours)'
 	@echo 'make results    prove, score, draw and measure what docs/results holds again (about an hour and a half)'
 	@echo
@@ -97,6 +98,10 @@ agents: $(VENV)/.all
 	$(TRAIN) --env SemCom/Training-v0 --preset measured --algo apg --seed $$seed; done
 	set -e; for seed in $(MORE_SEEDS); do for id in CRRA CRRAUS SFMA ASCC Training; do \
 	$(TRAIN) --env SemCom/$$id-v0 --algo apg --seed $$seed; done; done
+	$(TRAIN) --env SemCom/CRRAFading-v0 --algo apg --timesteps 1200000
+	$(TRAIN) --env SemCom/CRRAUSFading-v0 --algo apg --timesteps 300000
+	$(TRAIN) --env SemCom/ASCCFading-v0 --algo apg --timesteps 30000
+	$(TRAIN) --env SemCom/TrainingFading-v0 --algo apg --timesteps 60000
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo ppo
 	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo sac --timesteps 50000
 	$(TRAIN) --env SemCom/SFMAPairing-v0 --preset default --algo maskable_ppo
@@ -114,8 +119,20 @@ agents: $(VENV)/.all
 	$(BIN)/semcom-gym ship $(call runs,ASCC-v0_measured_apg) -n 100
 	$(BIN)/semcom-gym ship $(call all_runs,Training-v0_default_apg) -n 100
 	$(BIN)/semcom-gym ship $(call runs,Training-v0_measured_apg) -n 100
+	$(BIN)/semcom-gym ship runs/CRRAFading-v0_default_apg_seed0 -n 100
+	$(BIN)/semcom-gym ship runs/CRRAUSFading-v0_select_apg_seed0 -n 100 --scored 400
+	$(BIN)/semcom-gym ship runs/ASCCFading-v0_default_apg_seed0 -n 20 --scored 20
+	$(BIN)/semcom-gym ship runs/TrainingFading-v0_default_apg_seed0 -n 20 --scored 40
 	set -e; for run in runs/*_seed*; do mkdir -p docs/results/learning/$${run#runs/}; \
 	cp $$run/run.json docs/results/learning/$${run#runs/}; done
+
+# id, algorithm, trials, decisions of a trial
+STUDIES := CRRA-v0,ppo,7,30000 CRRAUS-v0,ppo,5,20480 ASCC-v0,ppo,7,30000 Training-v0,ppo,6,30000 SFMA-v0,ppo,6,20000 \
+CRRA-v0,a2c,6,40000 SFMAPairing-v0,maskable_ppo,4,6000
+tuning: $(VENV)/.all
+	set -e; for study in $(STUDIES); do set -- $$(echo $$study | tr , ' '); \
+	$(BIN)/semcom-gym tune --env SemCom/$$1 --algo $$2 --trials $$3 --timesteps $$4 --evaluations 6 --seed 0 --out runs/tune_$$1_$$2; \
+	mkdir -p docs/results/tuning/$$1_$$2; cp runs/tune_$$1_$$2/trials.csv docs/results/tuning/$$1_$$2/; done
 
 BENCHMARK := $(BIN)/semcom-gym benchmark -n 200
 SFMA := $(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMA-v0
@@ -157,6 +174,12 @@ results: $(VENV)/.all
 	$(TRAINING) --preset paper hard large --out docs/results/training_other
 	$(TRAINING) --preset measured --refine 10 --search 10 --out docs/results/training_measured \
 	--agent APG=$(call commas,$(call runs,Training-v0_measured_apg)) APG_of_default=$(call commas,$(call all_runs,Training-v0_default_apg))
+	$(BIN)/semcom-gym benchmark SemCom/CRRAFading-v0 --episodes 100 --out docs/results/fading_crra
+	$(BIN)/semcom-gym benchmark SemCom/CRRAUSFading-v0 SemCom/ASCCFading-v0 SemCom/TrainingFading-v0 --episodes 20 \
+	--out docs/results/fading_others
+	$(BIN)/semcom-gym generalise all -n 20 --refine 10 --out docs/results/generalise --agent \
+	$(foreach name,CRRA-v0_default CRRAUS-v0_select SFMA-v0_default ASCC-v0_default Training-v0_default,APG=$(call commas,$(call runs,$(name)_apg))) \
+	MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
 	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight

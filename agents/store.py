@@ -73,7 +73,7 @@ def shipped(folder: str | Path = SHIPPED) -> list[dict[str, Any]]:
 
 def load(
     env_id: str,
-    algo: str = "apg",
+    algo: str | None = None,
     preset: str | None = None,
     *,
     num_users: int | None = None,
@@ -82,13 +82,14 @@ def load(
 ) -> BaseAlgorithm:
     """A shipped agent, checked against the hash on its card before it is opened.
 
-    preset: the id's own default if None. num_users: of the cells it is for, that of the preset if None; the weights
-    are the same for all. Raises ValueError, in one line, where there is no such agent or its file is not what its
-    card says.
+    algo: the one that ships for the id and preset if None. preset: the id's own default if None. num_users: of the
+    cells it is for, that of the preset if None; the weights are the same for all. Raises ValueError, in one line,
+    where there is no such agent or its file is not what its card says.
     """
-    validate.choice("algorithm", algo, ALGORITHMS)
     overrides = {} if num_users is None else {"num_users": num_users}
     env = make_vec_env(env_id, 1, preset=preset, **overrides)
+    algo = _shipped_algo(env_id, preset, folder) if algo is None else algo
+    validate.choice("algorithm", algo, ALGORITHMS)
     name = file_name(env_id, algo, preset)
     path = Path(folder) / f"{name}.zip"
     names = [card.stem for card in sorted(Path(folder).glob("*.json"))]
@@ -100,6 +101,13 @@ def load(
         raise ValueError(f"agent file {path.name!r} is {'corrupt' if content else 'missing'}: not what its card names")
     spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
     return ALGORITHMS[algo][0].load(io.BytesIO(content), device=device, custom_objects=spaces)
+
+
+def _shipped_algo(env_id: str, preset: str | None, folder: str | Path) -> str:
+    """The first algorithm that ships for an id and preset; that of most agents where none does."""
+    stem = file_name(env_id, "", preset)
+    names = [path.stem for path in sorted(Path(folder).glob("*.json"))]
+    return next((name.removeprefix(stem) for name in names if name.startswith(stem)), "apg")
 
 
 def ship(run: str | Path, scores: dict[str, Any] | None = None, folder: str | Path = SHIPPED) -> Path:

@@ -110,6 +110,14 @@ def test_agents_in_the_package_are_what_their_cards_say() -> None:
         assert len(card["sha256"]) == 64
 
 
+def test_without_a_name_the_agent_that_ships() -> None:
+    for card in agents.shipped():
+        found = agents.load(card["env_id"], preset=card["preset"])
+        assert type(found) is agents.ALGORITHMS[card["algo"]][0]
+    with pytest.raises(ValueError, match="no shipped agent 'SFMAPairing-v0_tight_apg'"):
+        agents.load("SemCom/SFMAPairing-v0", preset="tight")
+
+
 def test_scores_on_cards_are_those_of_the_test_split(tmp_path: Path) -> None:
     """Against the bounds that ship: what ``semcom-gym ship`` wrote is what the agent reaches with this code."""
     cells = store.Store(tmp_path)
