@@ -198,7 +198,7 @@ def test_command_line(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Non
     assert "best on validation" in capsys.readouterr().out
     for command, message in (
         (["solve", CRRA, "--method", "fast"], "a decision in every block"),
-        (["benchmark", "--env", CRRA], "a decision in every block"),
+        (["benchmark", "--prove", "--env", CRRA], "a decision in every block"),
         (["tune", "--env", CRRA, "--trials", "1"], "a decision in every block"),
         (["train", "--env", CRRA, "--algo", "bc"], "environment id for bc"),
         (["train", "--env", CRRA, "--set", "horizon=0"], "horizon must be >= 1"),

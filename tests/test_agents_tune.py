@@ -149,7 +149,8 @@ def test_the_spaces_contain_the_hyperparameters(algo: str) -> None:
     for env_id in sorted(set(hyperparams.read(algo)) - set(envs.FADING_IDS)):  # those tune refuses
         settings = hyperparams.load(env_id, algo)
         drawn = search_space.found_in(space, settings)
-        assert set(drawn) == set(space), env_id
+        off = {"exploration_std"} if settings.get("exploration_std") == 0.0 else set()
+        assert set(drawn) == set(space) - off, env_id
         again = search_space.apply(space, settings, drawn)
         assert hyperparams.arguments(again, 30).keys() == hyperparams.arguments(settings, 30).keys()
         for name, value in search_space.values(space, settings).items():

@@ -44,6 +44,7 @@ SETS = [
     ("SemCom/ASCC-v0", "equal_mmse", {}),
     ("SemCom/Training-v0", "fast", FEW),
     ("SemCom/CRRAFading-v0", "fast", FEW | {"horizon": 3}),
+    ("SemCom/CRRAUSFading-v0", "fast", FEW | {"horizon": 3}),
     ("SemCom/SFMAFading-v0", "equal", FEW | {"horizon": 3}),
     ("SemCom/ASCCFading-v0", "equal_mmse", {"horizon": 3}),
     ("SemCom/TrainingFading-v0", "fast", FEW | {"horizon": 3}),

@@ -220,7 +220,7 @@ def test_table_of_another_problem() -> None:
 
 def test_a_changed_shipped_table_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     plain.own_table(tmp_path / "synthetic_data.json", slope=[3.1] * 23)
-    monkeypatch.setattr(curve, "_folder", lambda problem: tmp_path)
+    monkeypatch.setattr(curve, "_folder", lambda problem, kind: tmp_path)
     with raises(ValueError, r"shipped curve 'synthetic_data' is not the file this version pins \(SHA-256 differs\)"):
         ASCC.preset("default", max_power_w=5.0)
 

@@ -329,6 +329,6 @@ def test_a_changed_shipped_curve_is_refused(tmp_path: Path, monkeypatch: pytest.
     folder = tmp_path / "curves"
     folder.mkdir()
     write(folder / "measured_resnet_0db.json", parameters=GOOD)
-    monkeypatch.setattr(curve, "_folder", lambda problem: folder)
+    monkeypatch.setattr(curve, "_folder", lambda problem, kind: folder)
     with raises(ValueError, r"curve 'measured_resnet_0db' is not the file this version pins \(SHA-256 differs\)"):
         CRRA.preset("default", max_ratio=0.98)

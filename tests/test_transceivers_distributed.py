@@ -196,7 +196,7 @@ def test_sgd_is_the_printed_step() -> None:
 
 def test_a_run_that_diverges_says_so() -> None:
     made = device()
-    settings = rounds.Settings(2, optimizer="sgd", learning_rate=1e30, width=8, maps=12, every=1)
+    settings = rounds.Settings(2, optimizer="sgd", learning_rate=1e18, width=8, maps=12, every=1)
     station = rounds.Station([made], settings, Config(8, 12))
     station.update(0, [sent_by(station.network(0), made, 0)])
     with pytest.raises(ValueError, match="loss of device 0 is not finite in round 1: try a smaller learning rate"):

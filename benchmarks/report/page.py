@@ -43,13 +43,14 @@ def build(results: Results, folder: Path, out: Path) -> tuple[str, list[str]]:
 
 
 def _cards() -> tuple[list[dict[str, Any]], list[str]]:
-    """The cards of the shipped agents; without the packages they need, none and why."""
+    """The cards of the shipped agents of one decision; without the packages they need, none and why."""
     try:
         from semcom_gym import agents
     except ModuleNotFoundError as error:
         return [], [f"decisions side by side and agents' cards: {error}"]
     ids = list(envs.IDS)
-    return sorted(agents.shipped(), key=lambda card: ids.index(card["env_id"])), []
+    cards = [card for card in agents.shipped() if card["env_id"] in ids]
+    return sorted(cards, key=lambda card: ids.index(card["env_id"])), []
 
 
 def _sections(results: Results, cards: list[dict[str, Any]], link: Callable[[str], str]) -> list[Section]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from semcom_gym.envs import channel
-from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.arrays import Array, at_least
 from semcom_gym.envs.ascc.instance import Instance, Params
 from semcom_gym.envs.fading import LEAST_FADE, Episode, Fading, gauss_markov, jakes
+
+LEAST_CORRELATION = 1e-4  # of powers: beams and powers need a channel, whatever it is worth
 
 
 class Antennas:
@@ -57,8 +59,12 @@ class Antennas:
         )
 
     def predicted(self, instance: Instance, fade: Array, correlation: Array) -> Instance:
-        """The instance at the mean of its channel, given what is seen, up to a sign, which no rate depends on."""
-        return instance.map(lambda h: h * correlation[..., None] ** 0.5)
+        """The instance at the mean of its channel, given what is seen, up to a sign, which no rate depends on.
+
+        Where what is seen says nothing that mean is no channel at all: then a trace of what is seen.
+        """
+        share = at_least(correlation, LEAST_CORRELATION)[..., None] ** 0.5
+        return instance.map(lambda h: h * share)
 
     def scaled(self, instance: Instance, factor: float) -> Instance:
         """The instance with all channel powers times ``factor``."""

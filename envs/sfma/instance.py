@@ -126,7 +126,7 @@ PRESETS: dict[str, Params] = {
     "loose": Params(source_bit=0.25e6, energy_per_group_j=0.05, curve="synthetic_gentle"),
     "tight": Params(source_bit=0.8e6, energy_per_group_j=0.016, curve="synthetic_gentle"),
     "pruned": Params(curve="synthetic_steep_distorting"),
-    # where the five schemes of Figures 5 and 8, each solved as well as can be, come out as printed
+    # what comes nearest to the levels printed in Figures 5 and 8, each scheme solved as well as can be
     "figures": Params(source_bit=0.6e6, energy_per_group_j=0.02, curve="synthetic_gentle"),
     "measured": Params(curve="measured_sc_sfma_small"),
 }
