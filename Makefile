@@ -153,7 +153,7 @@ results: $(VENV)/.all
 	$(SFMA) --preset default --refine 10 --out docs/results/sfma_default --agent APG=$(call commas,$(call all_runs,SFMA-v0_default_apg))
 	$(SFMA) --preset tight --refine 10 --out docs/results/sfma_tight --agent APG=$(call commas,$(call runs,SFMA-v0_tight_apg))
 	$(SFMA) --preset measured --refine 10 --out docs/results/sfma_measured --agent APG=$(call commas,$(call runs,SFMA-v0_measured_apg))
-	$(SFMA) --preset loose paper pruned figures --out docs/results/sfma_other
+	$(SFMA) --preset loose paper pruned --out docs/results/sfma_other
 	$(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMAPairing-v0 --out docs/results/sfma_pairing \
 	--method equal channel_pairing random_pairing price_matching fast --agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
 	$(ASCC) --prove --preset default hard two_user three_user paper measured
@@ -177,9 +177,9 @@ results: $(VENV)/.all
 	$(BIN)/semcom-gym benchmark SemCom/CRRAFading-v0 --episodes 100 --out docs/results/fading_crra
 	$(BIN)/semcom-gym benchmark SemCom/CRRAUSFading-v0 SemCom/ASCCFading-v0 SemCom/TrainingFading-v0 --episodes 20 \
 	--out docs/results/fading_others
-	$(BIN)/semcom-gym generalise all -n 20 --refine 10 --out docs/results/generalise --agent \
-	$(foreach name,CRRA-v0_default CRRAUS-v0_select SFMA-v0_default ASCC-v0_default Training-v0_default,APG=$(call commas,$(call runs,$(name)_apg))) \
-	MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
+	$(BIN)/semcom-gym generalise SemCom/CRRA-v0 SemCom/CRRAUS-v0 SemCom/SFMA-v0 SemCom/ASCC-v0 SemCom/Training-v0 \
+	-n 20 --refine 10 --out docs/results/generalise --agent \
+	$(foreach name,CRRA-v0_default CRRAUS-v0_select SFMA-v0_default ASCC-v0_default Training-v0_default,APG=$(call commas,$(call runs,$(name)_apg)))
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
 	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight
