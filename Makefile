@@ -11,7 +11,7 @@ export MKL_NUM_THREADS = 1
 export OPENBLAS_NUM_THREADS = 1
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-slow test-report package-check docs lint results agents tuning curves
+.PHONY: help demo test test-slow test-report browser package-check docs lint results agents tuning curves
 
 help:
 	@echo 'make demo       install, score the published algorithms and the shipped agents, print a leaderboard'
@@ -45,10 +45,12 @@ test-slow: $(VENV)/.test
 	$(BIN)/python -m pytest -n $(JOBS) -m slow
 
 CHROMIUM := chromium fonts-dejavu-core
-test-report: $(VENV)/.test
+browser:
 	@command -v chromium || command -v chromium-browser || command -v google-chrome || \
 	{ [ "$$(id -u)" = 0 ] && apt-get update -qq && apt-get install -y -qq --no-install-recommends $(CHROMIUM); } || \
 	{ echo 'make test-report needs chromium; as root: apt-get install $(CHROMIUM)' >&2; exit 1; }
+
+test-report: $(VENV)/.test browser
 	$(BIN)/python -m pytest tests/browser_report.py
 
 package-check: $(VENV)/.test

@@ -96,7 +96,8 @@ def result_pages() -> list[str]:
         f"{path.parent.name} <{path.parent.name}/leaderboard>" for path in sorted(RESULTS.glob("*/leaderboard.md"))
     ]
     claims = sorted((RESULTS / "figures").glob("*/claims.md"))
-    return boards + [f"claims: {path.parent.name} <figures/{path.parent.name}/claims>" for path in claims]
+    shifts = ["generalise/generalise"]
+    return boards + shifts + [f"claims: {path.parent.name} <figures/{path.parent.name}/claims>" for path in claims]
 
 
 def add_navigation(app: Any, page: str, source: list[str]) -> None:
