@@ -59,7 +59,7 @@ package-check: $(VENV)/.test
 
 # Warnings are errors, and a page that loads a script or a style from elsewhere is one.
 docs: $(VENV)/.docs
-	rm -rf build/site
+	rm -rf build/site build/doctrees
 	$(BIN)/python -m sphinx -c docs -b html -W --keep-going -q -d build/doctrees . build/site
 	@! grep -rlE '(src|href)="(https?:)?//[^"]*\.(js|css)' build/site --include='*.html'
 
