@@ -156,6 +156,7 @@ results: $(VENV)/.all
 	$(SFMA) --preset tight --refine 10 --out docs/results/sfma_tight --agent APG=$(call commas,$(call runs,SFMA-v0_tight_apg))
 	$(SFMA) --preset measured --refine 10 --out docs/results/sfma_measured --agent APG=$(call commas,$(call runs,SFMA-v0_measured_apg))
 	$(SFMA) --preset loose paper pruned --out docs/results/sfma_other
+	$(SFMA) --preset figures --out docs/results/sfma_figures
 	$(BIN)/semcom-gym benchmark -n 100 --env SemCom/SFMAPairing-v0 --out docs/results/sfma_pairing \
 	--method equal channel_pairing random_pairing price_matching fast --agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
 	$(ASCC) --prove --preset default hard two_user three_user paper measured
