@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from typing import Any
 
 import numpy as np
@@ -63,16 +62,9 @@ class FadingValidation:
 
     def measure(self, model: BaseAlgorithm) -> tuple[dict[str, float], Outcome]:
         """Means over episodes and blocks by TensorBoard tag, and the outcome of the last blocks."""
-        observation, _ = self.env.reset(options={"episode": self.episode})
-        player = Player(model)
-        seconds, infos, rewards = 0.0, [], []
-        for _ in range(self.episode.horizon):
-            started = time.perf_counter()
-            actions = player(self.env, observation)
-            seconds += time.perf_counter() - started
-            observation, reward, _, _, info = self.env.step(actions)
-            infos.append(info)
-            rewards.append(reward)
+        played = list(genies.blocks(self.env, self.episode, Player(model)))
+        seconds = sum(spent for spent, _, _ in played)
+        rewards, infos = [reward for _, reward, _ in played], [info for _, _, info in played]
         names = ["objective", "feasible", *(name for name in infos[0] if name.startswith("violation/"))]
         result = {name: np.mean([info[name] for info in infos]) for name in names}
         result |= {f"terms/{name}": np.mean([i["terms"][name] for i in infos]) for name in infos[0]["terms"]}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,16 +70,25 @@ class Played:
     seconds: float
 
 
-def play(env: FadingVectorEnv, episode: Episode, policy: SolverPolicy | Callable[[Any, Array], Array]) -> Played:
-    """Play a solver, or ``policy(env, observation) -> actions``, on episodes, one per sub-environment of ``env``."""
+def blocks(
+    env: FadingVectorEnv, episode: Episode, policy: SolverPolicy | Callable[[Any, Array], Array]
+) -> Iterator[tuple[float, Array, dict[str, Any]]]:
+    """Play as :func:`play` does: seconds of deciding, reward and info of one block after the other."""
     observation, _ = env.reset(options={"episode": episode})
-    rows, seconds = [], 0.0
+    step = env.step_allocation if isinstance(policy, SolverPolicy) else env.step
     for _ in range(episode.horizon):
         started = time.perf_counter()
         decision = policy(env) if isinstance(policy, SolverPolicy) else policy(env, observation)
-        seconds += time.perf_counter() - started
-        step = env.step_allocation if isinstance(policy, SolverPolicy) else env.step
+        seconds = time.perf_counter() - started
         observation, reward, _, _, info = step(decision)
+        yield seconds, reward, info
+
+
+def play(env: FadingVectorEnv, episode: Episode, policy: SolverPolicy | Callable[[Any, Array], Array]) -> Played:
+    """Play a solver, or ``policy(env, observation) -> actions``, on episodes, one per sub-environment of ``env``."""
+    rows, seconds = [], 0.0
+    for spent, reward, info in blocks(env, episode, policy):
+        seconds += spent
         rows.append([to_numpy(x) for x in (info["objective"], reward, info["feasible"])])
     objective, reward, feasible = (np.stack(column, axis=1) for column in zip(*rows, strict=True))
     return Played(objective, reward, feasible, seconds / objective.size)

@@ -61,19 +61,19 @@ def _render(args: argparse.Namespace) -> Job:
         raise ValueError(f"name 1 to {render.COLUMNS} solvers and agents, got {len(methods) + len(models)}")
     if not moving:
         return Job(lambda: _write([scenes.picture(task.parts(1)[-1], methods, models)], out), _show)
-    policies = {f"{name} ({args.sees})": fading.SolverPolicy(name, sees=args.sees) for name in methods}
+    policies: dict[str, Any] = {f"{name} ({args.sees})": fading.SolverPolicy(name, sees=args.sees) for name in methods}
+    if models:
+        from semcom_gym.agents.fading import Player
+
+        policies |= {name: Player(model) for name, model in models.items()}
     episode = task.episode[args.instance :]
-    return Job(lambda: _write(scenes.film(task.env.alike(1), episode, policies, models), out), _show)
+    return Job(lambda: _write(scenes.film(task.env.alike(1), episode, policies), out), _show)
 
 
 def _methods(problem: str, named: list[str] | None) -> list[str]:
     methods = [baselines.anchor(problem), SOLVER] if named is None else named
     for name in methods:
-        validate.choice(f"{problem} method", name, baselines.methods(problem))
-        if baselines.solution.transceiver(problem, name) is not None:
-            raise ValueError(
-                f"{problem} method {name!r} stands for another transceiver, which these pictures do not show"
-            )
+        competitors.solver(problem, name)  # says what is wrong with it
     return methods
 
 

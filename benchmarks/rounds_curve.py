@@ -8,6 +8,7 @@ import numpy as np
 from scipy.optimize import curve_fit
 
 from semcom_gym.envs.curve import Curve
+from semcom_gym.envs.training.learning import psnr_db
 
 
 def fit(report: dict[str, Any], models: str) -> Curve:
@@ -20,8 +21,8 @@ def fit(report: dict[str, Any], models: str) -> Curve:
     if len(np.unique(rounds)) < 4:
         raise ValueError(f"a learning curve needs four measured rounds at least, got {len(np.unique(rounds))}")
     first = (float(psnr[rounds == 0].mean()), float(np.ptp(psnr)), float(rounds.max()) / 5.0)
-    best, covariance = curve_fit(_psnr, rounds, psnr, p0=first, bounds=([-np.inf, 0, 0], np.inf))
-    residual = psnr - _psnr(rounds, *best)
+    best, covariance = curve_fit(psnr_db, rounds, psnr, p0=first, bounds=([-np.inf, 0, 0], np.inf))
+    residual = psnr - psnr_db(rounds, *best)
     return Curve(
         name=f"deepjscc_{models}",
         problem="training",
@@ -49,7 +50,3 @@ def fit(report: dict[str, Any], models: str) -> Curve:
 
 def _rounded(values: Any) -> dict[str, float]:
     return {name: round(float(x), 6) for name, x in zip(("start", "gain", "half"), values, strict=True)}
-
-
-def _psnr(rounds: Any, start: float, gain: float, half: float) -> Any:
-    return start + gain * rounds / (rounds + half)

@@ -16,6 +16,7 @@ from semcom_gym.envs.outcome import Outcome
 from semcom_gym.envs.render import Image
 
 FRAME_MS, LAST_MS = 700, 3000
+Policy = fading.SolverPolicy | Callable[[Any, Any], Any]
 
 
 def picture(task: protocol.Task, methods: list[str], models: Mapping[str, Any]) -> Image:
@@ -31,18 +32,10 @@ def picture(task: protocol.Task, methods: list[str], models: Mapping[str, Any]) 
     return render.side_by_side(problem, params, instance, outcomes, bound)
 
 
-def film(
-    env: FadingVectorEnv, episode: Any, policies: Mapping[str, fading.SolverPolicy], models: Mapping[str, Any]
-) -> list[Image]:
-    """A frame per block of an episode (one, for an ``env`` of one) played by solvers and by models, with the genie's
-    bound on the sum over the blocks."""
-    blocks = {name: _played(env, episode, lambda _, policy=policy: env.step_allocation(policy(env)))
-              for name, policy in policies.items()}  # fmt: skip
-    for name, model in models.items():
-        from semcom_gym.agents.fading import Player
-
-        player = Player(model)
-        blocks[name] = _played(env, episode, lambda seen, player=player: env.step(player(env, seen)))
+def film(env: FadingVectorEnv, episode: Any, policies: Mapping[str, Policy]) -> list[Image]:
+    """A frame per block of an episode (one, for an ``env`` of one) as each policy plays it, with the genie's bound on
+    the sum over the blocks."""
+    blocks = {name: _played(env, episode, policy) for name, policy in policies.items()}
     bound = float(fading.genie(env, episode)[0])
     shown = episode.blocks(true=True)
     frames = []
@@ -56,12 +49,10 @@ def film(
     return frames
 
 
-def _played(env: FadingVectorEnv, episode: Any, step: Callable[[Any], Any]) -> list[Outcome]:
+def _played(env: FadingVectorEnv, episode: Any, policy: Policy) -> list[Outcome]:
     """The outcome of every block."""
-    observation, _ = env.reset(options={"episode": episode})
     outcomes = []
-    for _ in range(episode.horizon):
-        observation = step(observation)[0]
+    for _ in fading.blocks(env, episode, policy):
         assert env.outcome is not None
         outcomes.append(env.outcome)
     return outcomes

@@ -108,6 +108,11 @@ def with_rows(x: Array, rows: Array, part: Array) -> Array:
     return changed
 
 
+def copied(x: Array) -> Array:
+    """A copy that may be written to."""
+    return x.clone() if is_torch(x) else x.copy()
+
+
 def frozen(x: Array) -> Array:
     """``x`` outside the gradient graph (torch); ``x`` itself in NumPy."""
     return x if isinstance(x, np.ndarray) else x.detach()

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.special
 
 from semcom_gym.envs import channel, validate
-from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.arrays import Array, copied
 
 LIGHT_M_S = 299_792_458.0
 LEAST_FADE = 1e-9  # of its mean: keeps a gain positive in float32
@@ -155,7 +155,7 @@ class Episode:
 
     def replaced(self, rows: Array, part: Episode) -> Episode:
         """A copy with the episodes at ``rows`` (an index array) replaced by those of ``part``."""
-        merged = self.map(lambda x: x.clone() if hasattr(x, "clone") else x.copy())
+        merged = self.map(copied)
         pairs = [(merged.fade, part.fade), (merged.correlation, part.correlation)]
         pairs += [(getattr(merged.start, f.name), getattr(part.start, f.name)) for f in dataclasses.fields(part.start)]
         for old, new in ((merged.truth, part.truth), (merged.belief, part.belief)):

@@ -10,7 +10,7 @@ import gymnasium as gym
 import numpy as np
 
 from semcom_gym.envs import problems, spending, validate
-from semcom_gym.envs.arrays import Array, at_least, at_most, namespace, to_numpy
+from semcom_gym.envs.arrays import Array, at_least, at_most, copied, namespace, to_numpy
 from semcom_gym.envs.core import OBSERVATION_LIMIT, Setup
 from semcom_gym.envs.fading import SCENARIOS, Cell, Episode, Fading, at
 from semcom_gym.envs.outcome import Outcome, require_feasible
@@ -272,6 +272,6 @@ class FadingSetup(Setup):
 
 def _merged(old: Array, rows: np.ndarray[Any, Any], new: Array) -> Array:
     """A copy of ``old`` with ``new`` in some rows."""
-    copy = old.clone() if hasattr(old, "clone") else old.copy()
+    copy = copied(old)
     copy[rows] = new
     return copy

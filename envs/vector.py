@@ -11,7 +11,7 @@ from gymnasium.vector import AutoresetMode
 from gymnasium.vector.utils import batch_space
 
 from semcom_gym.envs import problems, validate
-from semcom_gym.envs.arrays import Array, concatenate, is_torch, namespace, usable_device
+from semcom_gym.envs.arrays import Array, concatenate, copied, namespace, usable_device
 from semcom_gym.envs.core import Setup
 from semcom_gym.envs.outcome import Outcome
 
@@ -111,7 +111,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         self._cursor[which] = 0
         everyone = len(which) == self.num_envs
         if self._lent and not everyone:  # slices of this pool are in a caller's hands
-            self._pool, self._observations = self._pool.map(_copy), _copy(self._observations)
+            self._pool, self._observations = self._pool.map(copied), copied(self._observations)
         self._lent = False
         rows = max(1, CHUNK // k)
         slots = max(1, rows // len(which))
@@ -165,7 +165,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         if everyone:
             self.instance, self._observation = self._pool.map(lambda x: _rows(x, rows)), _rows(self._observations, rows)
         else:
-            self.instance, self._observation = self.instance.map(_copy), _copy(self._observation)
+            self.instance, self._observation = self.instance.map(copied), copied(self._observation)
             for name, value in vars(self.instance).items():
                 value[which] = getattr(self._pool, name)[rows]
             self._observation[which] = self._observations[rows]
@@ -239,7 +239,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
     def _ones(self) -> Array:
         if self._everywhere is None:
             self._everywhere = self._place_array(np.ones(self.num_envs, bool))
-        return _copy(self._everywhere)
+        return copied(self._everywhere)
 
     def _check_actions(self, actions: Any) -> Array:
         if self.backend == "torch":
@@ -260,10 +260,6 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
 def repeated(x: Array, k: int) -> Array:
     """The rows of ``x``, k times over."""
     return namespace(x).tile(x, (k, *[1] * (x.ndim - 1)))
-
-
-def _copy(x: Array) -> Array:
-    return x.clone() if is_torch(x) else x.copy()
 
 
 def _rows(x: Array, rows: Any) -> Array:

@@ -61,7 +61,7 @@ def test_frames_of_a_film_hold_what_was_reached(monkeypatch: pytest.MonkeyPatch)
     policy = fading.SolverPolicy("fra")
     stories = []
     monkeypatch.setattr(render, "side_by_side", lambda *_, story, **__: stories.append(story))
-    scenes.film(env, episode, {"a": policy}, {})
+    scenes.film(env, episode, {"a": policy})
     assert [len(story.objectives["a"]) for story in stories] == [1, 2, 3]
     played = fading.play(env, episode, policy)
     np.testing.assert_allclose(stories[-1].objectives["a"], played.objective[0], rtol=1e-12)

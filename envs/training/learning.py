@@ -16,6 +16,11 @@ PINS = {
 }
 
 
+def psnr_db(rounds: Any, start: float, gain: float, half: float) -> Any:
+    """P(l) = start + gain l / (l + half) [dB], of a number of rounds or an array."""
+    return start + gain * rounds / (rounds + half)
+
+
 @dataclasses.dataclass(frozen=True)
 class LearningCurve:
     """P(l) = start + gain l / (l + half), the PSNR [dB] after l rounds, rising towards start + gain.
@@ -40,7 +45,7 @@ class LearningCurve:
 
     def psnr_db(self, rounds: Any) -> Any:
         """P(l) [dB], of a number or an array."""
-        return self.start + self.gain * rounds / (rounds + self.half)
+        return psnr_db(rounds, self.start, self.gain, self.half)
 
     def rounds_to(self, psnr_db: float) -> int:
         """The least number of rounds after which P(l) is ``psnr_db`` or more.
