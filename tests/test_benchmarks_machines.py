@@ -152,6 +152,15 @@ def test_what_a_killed_worker_had_is_computed_again(tmp_path, two):
     assert len(list(tmp_path.iterdir())) == 3
 
 
+def test_a_worker_leaves_ctrl_c_to_its_parent(two):
+    def interrupt(number):
+        os.kill(os.getpid(), signal.SIGINT)
+        return number
+
+    interrupt.__module__ = "__main__"
+    assert dict(two.run({n: functools.partial(interrupt, n) for n in range(4)})) == {n: n for n in range(4)}
+
+
 def test_workers_that_keep_dying_end_the_work_in_one_line(tmp_path, two):
     found = two.run(calls_of(tmp_path, {5: 99}))
     with pytest.raises(UserError, match="loky: workers died 3 times in a row without a result between") as caught:
