@@ -10,7 +10,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import signal
 import socket
 import threading
 import warnings
@@ -19,7 +18,7 @@ from typing import Any, TypeVar
 
 from semcom_gym.benchmarks import store
 from semcom_gym.benchmarks.errors import UserError
-from semcom_gym.envs import validate
+from semcom_gym.envs import processes, validate
 
 BACKENDS = ("loky", "ray", "dask")
 PACKAGES = {"loky": "joblib", "ray": "ray", "dask": "distributed"}
@@ -75,7 +74,7 @@ class Workers:
         with joblib.parallel_config(self.backend, n_jobs=self.jobs, **self.options):
             # a call at a time, so that each result is kept when it is there and no call waits in line for a worker
             parallel = joblib.Parallel(return_as="generator_unordered", batch_size=1, pre_dispatch=self.jobs)
-            with _deaf():
+            with processes.shielded():  # a Ctrl-C is this process's, which ends its workers
                 results = parallel([joblib.delayed(_call)(key, call, code) for key, call in calls.items()])
             try:
                 yield results
@@ -83,19 +82,6 @@ class Workers:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")  # that calls are cancelled
                     results.close()
-
-
-@contextlib.contextmanager
-def _deaf() -> Iterator[None]:
-    """Processes and threads started within have SIGINT blocked: a Ctrl-C is this process's, which ends its workers."""
-    if not hasattr(signal, "pthread_sigmask"):  # Windows
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def connect(backend: str | None, jobs: int | None = None, address: str | None = None) -> Workers | None:

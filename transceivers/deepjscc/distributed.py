@@ -21,7 +21,6 @@ import socket
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
-from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
 
 import numpy as np
@@ -30,6 +29,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from semcom_gym.envs import validate
+from semcom_gym.envs.processes import shielded
 from semcom_gym.transceivers import channel, pixels
 from semcom_gym.transceivers.deepjscc.network import SIDE, Config, DeepJSCC
 
@@ -160,7 +160,7 @@ def group(devices: Sequence[Device], timeout_s: float = 60.0) -> Iterator[Group]
     processes: list[BaseProcess] = []
     try:
         with _loopback():
-            with _shielded():
+            with shielded():  # Ctrl-C is the base station's to handle
                 context = multiprocessing.get_context("spawn")
                 for rank, device in enumerate(devices, 1):
                     arguments = (rank, len(devices) + 1, f"{folder}/store", device, timeout_s)
@@ -233,17 +233,6 @@ def _loopback() -> Iterator[None]:
         yield
     finally:
         del os.environ[INTERFACE]
-
-
-@contextlib.contextmanager
-def _shielded() -> Iterator[None]:
-    """Start processes that Ctrl-C does not reach, from their first moment on: it is the base station's to handle."""
-    resource_tracker.ensure_running()  # which would lift the block when a first process starts it
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 # --- a device's process ----------------------------------------------------------------------------------------------
