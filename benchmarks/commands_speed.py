@@ -35,9 +35,9 @@ def add_to(commands: Any) -> None:
         "--batches",
         nargs="+",
         type=int,
-        default=[1, 64, 1024],
+        default=[1, 64, 256, 1024, 4096],
         metavar="N",
-        help="sizes of the vector environments (default: 1 64 1024)",
+        help="sizes of the vector environments (default: %(default)s)",
     )
     speed.add_argument("--out", help="also write the result to this JSON file")
 

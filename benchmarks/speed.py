@@ -42,13 +42,17 @@ PACKAGES = ("semcom-gym", "gymnasium", "numpy", "scipy", "torch", "cvxpy", "stab
 
 @dataclasses.dataclass(frozen=True)
 class Item:
-    """Something to time. work: does some and returns how many units. against: the row it is compared to."""
+    """Something to time. work: does some and returns how many units. against: the row it is compared to.
+
+    batch: how many environments step at once, where that is varied.
+    """
 
     group: str
     name: str
     unit: str
     work: Callable[[], int]
     against: str | None = None
+    batch: int | None = None
 
 
 def measure(items: list[Item], repeats: int, seconds: float) -> list[dict[str, Any]]:
@@ -84,6 +88,7 @@ def measure(items: list[Item], repeats: int, seconds: float) -> list[dict[str, A
             "slowest": min(rate[0] for rate in rates[item.name]),
             "fastest": max(rate[0] for rate in rates[item.name]),
             "times": times[item.name],
+            "batch": item.batch,
             "against": item.against,
             "ratio": wall[item.name] / wall[item.against] if item.against else None,
         }
@@ -157,7 +162,7 @@ def vector_items(batches: Sequence[int], device: str = "cpu") -> list[Item]:
     rows = []
     for n in batches:
         cartpole = f"vector {CARTPOLE} x{n}"
-        rows.append(Item("vector", cartpole, "steps", _vector_work(_cartpole(n), n)))
+        rows.append(Item("vector", cartpole, "steps", _vector_work(_cartpole(n), n), batch=n))
         for env_id in envs.IDS:
             stepwise = protocol.is_stepwise(protocol.make_vector(env_id, 1))
             for backend, pool in ((b, p) for p in (None, POOL) for b in ("numpy", "torch")):
@@ -166,7 +171,7 @@ def vector_items(batches: Sequence[int], device: str = "cpu") -> list[Item]:
                 where = device if backend == "torch" else "cpu"
                 env = protocol.make_vector(env_id, n, backend=backend, device=where, pool=pool)
                 words = [env_id, backend, *(["pool"] if pool else []), *([where] if where != "cpu" else []), f"x{n}"]
-                rows.append(Item("vector", f"vector {' '.join(words)}", "steps", _vector_work(env, n), cartpole))
+                rows.append(Item("vector", f"vector {' '.join(words)}", "steps", _vector_work(env, n), cartpole, n))
     return rows
 
 

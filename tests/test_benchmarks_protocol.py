@@ -1,47 +1,18 @@
 """Scores, bounds and resumable results."""
 
 import dataclasses
-import json
-import math
 
 import numpy as np
 import pytest
 
 from semcom_gym import baselines, envs
 from semcom_gym.baselines import crra
-from semcom_gym.baselines.solution import Bound, Method
-from semcom_gym.benchmarks import certificates, competitors, leaderboard, protocol, singles, stats, store, table
+from semcom_gym.baselines.solution import Method
+from semcom_gym.benchmarks import competitors, leaderboard, protocol, store
 from semcom_gym.benchmarks.errors import UserError
-from semcom_gym.envs import curve, files
+from semcom_gym.envs import files
 from semcom_gym.envs.crra.physics import Allocation
 from semcom_gym.envs.outcome import UnreachableError
-
-MARGIN = 0.01
-NONE = stats.Estimate(0.0, 0.0, 0.0)
-
-
-def loose_bound(params, instance):
-    """A stand-in that costs nothing: the fast solver's objective and a little more."""
-    best = crra.fast.solve(params, instance)
-    value = best.objective + MARGIN
-    return Bound(value, MARGIN / value, best, np.zeros(len(value)))
-
-
-@pytest.fixture
-def loose(monkeypatch, tmp_path):
-    monkeypatch.setattr(crra, "prove", loose_bound, raising=False)
-    monkeypatch.setattr(certificates, "FOLDER", tmp_path / "bounds")
-    (tmp_path / "bounds").mkdir()
-
-
-@pytest.fixture
-def cells(tmp_path):
-    return store.Store(tmp_path / "cells")
-
-
-@pytest.fixture
-def task():
-    return protocol.task("SemCom/CRRA-v0", n=6)
 
 
 @pytest.fixture
@@ -294,166 +265,3 @@ def test_a_corrupt_result_is_named(cells, text):
         cells.cell("x", {"n": 1}, lambda: {"value": 1})
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-# --- bounds --------------------------------------------------------------------------------------------------------
-
-
-def test_shipped_bounds_are_used_and_extended(loose, cells, monkeypatch):
-    certificates.ship(protocol.task("SemCom/CRRA-v0", n=5), cells)
-    proven = []
-    monkeypatch.setattr(crra, "prove", lambda p, i: proven.append(len(i)) or loose_bound(p, i))
-    short = certificates.certificate(protocol.task("SemCom/CRRA-v0", n=3), cells)
-    assert proven == []
-    longer = certificates.certificate(protocol.task("SemCom/CRRA-v0", n=8), cells)
-    assert proven == [3]
-    np.testing.assert_array_equal(longer.bound[:3], short.bound)
-    assert len(longer.bound) == len(longer.gap) == 8
-
-
-@pytest.mark.parametrize("change", [{"overrides": {"num_users": 4}}, {"split": "validation"}])
-def test_other_parameters_or_splits_are_proven_afresh(loose, cells, change):
-    certificates.ship(protocol.task("SemCom/CRRA-v0", n=5), cells)
-    task = protocol.task("SemCom/CRRA-v0", n=5, split=change.get("split", "test"), **change.get("overrides", {}))
-    assert certificates.shipped(task) is None
-    assert len(certificates.certificate(task, cells).bound) == 5
-
-
-def test_bounds_of_other_instances_are_refused(loose, cells, task):
-    file = certificates.ship(task, cells)
-    data = json.loads(file.read_text())
-    file.write_text(json.dumps(data | {"data": "0" * 64}))
-    with pytest.raises(UserError, match=r"is for other parameters or instances.*--prove --env SemCom/CRRA-v0"):
-        certificates.shipped(task)
-
-
-@pytest.mark.parametrize("change", [{"bound": [1.0]}, {"extra": 1}, {"best": "abc"}, {"n": None}])
-def test_corrupt_bounds_are_named(loose, cells, task, change):
-    file = certificates.ship(task, cells)
-    file.write_text(json.dumps(json.loads(file.read_text()) | change))
-    with pytest.raises(UserError, match=r"bounds file .*crra_default.json.* is corrupt"):
-        certificates.shipped(task)
-
-
-def test_shipped_files_belong_to_this_code():
-    """Every bounds file in the package is for the instances that this version draws."""
-    for file in certificates.FOLDER.glob("*.json"):
-        data = json.loads(file.read_text())
-        env_id = data["command"].split("--env ")[1].split()[0]
-        task = protocol.task(env_id, data["preset"], n=10)
-        proven = certificates.shipped(task)
-        assert proven is not None
-        best = baselines.solve(data["problem"], task.params, task.instance, "fast")
-        finite = np.isfinite(proven.bound[:10])
-        assert (task.sign * (proven.bound[:10] - best.objective)[finite] >= -1e-9).all()
-        assert (task.sign * (proven.bound - proven.best)[np.isfinite(proven.bound)] >= -1e-9).all()
-
-
-def test_fingerprint_ignores_the_last_bit_and_nothing_else(task):
-    same = dataclasses.replace(task.instance, gain=task.instance.gain * (1 + 1e-15))
-    other = dataclasses.replace(task.instance, gain=task.instance.gain * (1 + 1e-5))
-    prints = [protocol.fingerprint(task.params, instance) for instance in (task.instance, same, other)]
-    assert prints[0] == prints[1] != prints[2]
-    assert protocol.fingerprint(dataclasses.replace(task.params, deadline_s=2e-3), task.instance) != prints[0]
-
-
-def test_fingerprint_sees_the_numbers_of_a_profile(tmp_path):
-    """A user's curve file may change under its name, and where the instances do not show it."""
-    problem = envs.problem("sfma")
-    file = tmp_path / "own.json"
-    prints = []
-    for factor in (1.0, 1.01):
-        shipped = curve.load("sfma", "synthetic_steep", ())
-        grid = [[factor * x for x in row] for row in shipped.parameters["distortion"]]
-        dataclasses.replace(shipped, parameters={**shipped.parameters, "distortion": grid}).save(file)
-        params = problem.preset("default", num_users=4, curve=str(file))
-        prints.append(protocol.fingerprint(params, problem.sample_split(params, "test", 1)))
-        problem.evaluate(params, problem.sample_split(params, "test", 1), equal(params))  # fills the profile's caches
-        assert protocol.fingerprint(params, problem.sample_split(params, "test", 1)) == prints[-1]
-    assert prints[0] != prints[1]
-
-
-def equal(params):
-    """Some allocation of one instance."""
-    return baselines.solve("sfma", params, envs.problem("sfma").sample_split(params, "test", 1), "equal").allocation
-
-
-# --- tables --------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def board(task, loose, cells):
-    return leaderboard.leaderboard(task, [competitors.solver("crra", name) for name in ("equal", "fast", "fra")], cells)
-
-
-def test_rows_are_ranked_and_compared_in_pairs(board):
-    assert [row.method for row in board.rows] == ["fast", "fra", "equal"]
-    assert board.rows[1].score.value == pytest.approx(0.0, abs=1e-9)
-    assert board.rows[0].behind_first.value == 0.0
-    assert board.rows[2].behind_first.high < 0
-
-
-def test_every_format_of_the_table_says_the_same(board):
-    text, page = table.text(board), table.markdown(board)
-    for row in board.rows:
-        assert f"{row.score.value:.4f}" in text
-        assert f"| {row.method} | {row.score.value:.4f} |" in page
-    lines = table.csv_text([board]).splitlines()
-    assert len(lines) == 4
-    assert lines[1].split(",")[4] == "fast"
-    data = json.loads(table.json_text([board]))["leaderboards"][0]
-    assert [row["method"] for row in data["rows"]] == ["fast", "fra", "equal"]
-    assert data["rows"][0]["score"]["value"] == board.rows[0].score.value
-
-
-def test_single_decisions_are_cells_of_their_own(task, monkeypatch, loose, cells):
-    """They are asked for without the decisions of the batch being made again; a slow method is cut short."""
-    sizes = []
-
-    def run(params, instance):
-        sizes.append(len(instance))
-        return crra.METHODS["fra"].run(params, instance)
-
-    monkeypatch.setitem(crra.METHODS, "first", Method(run, "test", "none"))
-    chosen = [competitors.solver("crra", "first")]
-    without = leaderboard.leaderboard(task, chosen, cells, single=0).rows[0]
-    assert sizes == [6]
-    assert math.isnan(without.single)
-    timed = leaderboard.leaderboard(task, chosen, cells, single=4).rows[0]
-    assert sizes == [6, 1, 1, 1, 1, 1]  # one for nothing, then four
-    assert timed.single > 0
-    assert timed.score == without.score
-    assert timed.seconds == without.seconds
-    again = leaderboard.leaderboard(task, chosen, store.Store(cells.folder), single=4)
-    assert len(sizes) == 6
-    assert again.rows[0] == timed
-    assert len(singles.seconds(chosen[0].runs[0], task, patience_s=0.0)) == 1
-
-
-def test_a_single_time_is_the_median_over_all_calls():
-    assert singles.median([{"seconds": [1.0, 9.0]}, {"seconds": [2.0]}]) == 2.0
-
-
-def test_training_time_is_the_mean_over_seeds(task, loose, cells):
-    runs = [competitors.Run({"seed": i}, lambda t: protocol.decide_by_method(t, "fra"), 10.0 * i, 1e2) for i in (1, 2)]
-    row = leaderboard.leaderboard(task, [competitors.Competitor("A", "agent", tuple(runs))], cells, single=0).rows[0]
-    assert (row.training_s, row.training_decisions) == (15.0, 100.0)
-
-
-def test_profiles_count_the_decisions_that_lose_at_most_so_much():
-    row = leaderboard.Row("A", "agent", NONE, NONE, 0.1, 1.0, 1.0, 3, NONE, np.array([[0.1, np.inf], [0.01, np.nan]]))
-    other = dataclasses.replace(row, losses=np.array([[0.2, 0.3]]))
-    x, shares = leaderboard.profiles([row, other])
-    for losses, share in (([0.01, 0.1, np.inf], shares[0]), ([0.2, 0.3], shares[1])):
-        np.testing.assert_allclose(share, [np.mean(np.array(losses) <= at) for at in x])
-    assert x[0] < 0.01
-    assert x[-1] == pytest.approx(0.3)
-
-
-def test_pictures_are_written(board, tmp_path):
-    pytest.importorskip("matplotlib")
-    from semcom_gym.benchmarks import pictures
-
-    for draw in (pictures.scores, pictures.loss_against_time, pictures.profile):
-        file = draw(board, tmp_path / f"{draw.__name__}.png")
-        assert file.read_bytes().startswith(b"\x89PNG")

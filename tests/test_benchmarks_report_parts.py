@@ -14,7 +14,7 @@ from report_pages import Page, board
 
 from semcom_gym import baselines
 from semcom_gym.benchmarks import certificates, competitors, leaderboard, protocol, store, table
-from semcom_gym.benchmarks.report import boards, decisions, files, markdown, markup, plot
+from semcom_gym.benchmarks.report import boards, decisions, files, markdown, markup, plot, speeds
 
 # --- losses of single decisions --------------------------------------------------------------------------------------
 
@@ -143,3 +143,31 @@ def test_times(value, shown):
 )
 def test_percentages(value, shown):
     assert boards.percent(value) == shown
+
+
+def test_speed_against_the_batch_stands_beside_what_bounds_it():
+    def row(name, rate, batch=None):
+        group = "scalar" if batch is None else "vector"
+        return {"group": group, "name": name, "unit": "steps", "per_second": rate, "slowest": rate, "fastest": rate,
+                "batch": batch}  # fmt: skip
+
+    rows = [row("gym.make SemCom/CRRA-v0", 50.0)]
+    for batch in (1, 8):
+        rows.append(row(f"vector CartPole-v1 x{batch}", 1000.0 * batch, batch))
+        for way, rate in (("numpy", 100.0), ("numpy pool", 200.0), ("torch cuda", 10.0)):
+            rows.append(row(f"vector SemCom/CRRA-v0 {way} x{batch}", rate * batch, batch))
+    bound = {"name": "SemCom/CRRA-v0", "operations": 12, "bytes": 100.0, "least_bytes": 10.0, "functions": 3.0,
+             "as_written": 3200.0, "fused": 9000.0, "single": 500.0}  # fmt: skip
+    core = {"copy_bytes_per_second": 1e9, "cached_bytes_per_second": 4e9, "exp_per_second": 1e9, "call_seconds": 1e-6}
+    found = {"machine": {}, "repeats": 1, "seconds": 1.0, "rows": rows,
+             "limits": {"batch": 8, "rates": core, "rows": [bound]}}  # fmt: skip
+    page = str(speeds.section("speed.json", found))
+    assert re.findall(r"Steps per second, ([a-z ]+)<", page) == ["numpy", "numpy pool", "torch cuda"]
+    assert page.count('class="line') == 3 * 2 + 3 * 2  # two lines and their samples in each chart
+    assert "SemCom/CRRA-v0, numpy pool" not in page
+    assert "SemCom/CRRA-v0 numpy pool, 8 at once: 1,600 steps/s" in page
+    line = page[page.index("What a step asks") :].split("</tr>")[1]
+    assert re.findall(r"[\d,.]+ %", line) == ["50.0 %", "10.0 %"]  # 1,600 of 3,200 with a pool, 50 of 500 alone
+    without = str(speeds.section("speed.json", {**found, "rows": rows[:1], "limits": None}))
+    assert "at once" not in without
+    assert "gym.make SemCom/CRRA-v0" in without

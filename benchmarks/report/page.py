@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from semcom_gym import __version__, envs
-from semcom_gym.benchmarks.report import boards, curves, decisions, learning, papers, shifts, sources
+from semcom_gym.benchmarks.report import boards, curves, decisions, learning, papers, shifts, sources, speeds
 from semcom_gym.benchmarks.report.files import Results
 from semcom_gym.benchmarks.report.markup import MINUS, Markup, join, slug, tag
 
@@ -95,7 +95,7 @@ def _sections(results: Results, cards: list[dict[str, Any]], link: Callable[[str
             [(paper.name, slug(f"figures {paper.name}")) for paper in papers.ordered(results.papers)],
         ),
         (
-            "speed", "Speed", "", sources.speed(*results.speed) if results.speed else Markup(""), [],
+            "speed", "Speed", "", speeds.section(*results.speed) if results.speed else Markup(""), [],
         ),
         (
             "sources", "Where the numbers come from", "", sources.section(results, cards, link), [],

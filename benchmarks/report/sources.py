@@ -1,4 +1,4 @@
-"""Speed, and where every number of the page comes from: commands, machine, agents' cards, proofs, files."""
+"""Where every number of the page comes from: commands, machine, agents' cards, proofs, files."""
 
 from __future__ import annotations
 
@@ -7,34 +7,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from semcom_gym.benchmarks import certificates
-from semcom_gym.benchmarks.report.boards import machine, percent, time
+from semcom_gym.benchmarks.report.boards import percent, time
 from semcom_gym.benchmarks.report.files import Results
 from semcom_gym.benchmarks.report.markdown import render
 from semcom_gym.benchmarks.report.markup import DASH, Markup, code, facts, join, number, table, tag
-
-GROUPS = {
-    "scalar": "One environment, step by step", "vector": "Vector environments", "solver": "Solvers",
-    "agent": "Shipped agents, in a batch",
-}  # fmt: skip
-
-
-def speed(name: str, found: dict[str, Any]) -> Markup:
-    """What was measured, a table per group, and on what machine."""
-    threads = found["machine"].get("torch_threads")
-    note = (
-        f"{machine(found['machine'])}; torch threads: {threads}. Medians of {found['repeats']} measurements of "
-        f"{found['seconds']:g} s each, taken in turn. "
-    )
-    parts = [tag("p", note, "File: ", code(name), ".")]
-    for group in dict.fromkeys(row["group"] for row in found["rows"]):
-        rows = [
-            [row["name"], _count(row["per_second"]), f"{_count(row['slowest'])} to {_count(row['fastest'])}",
-             row["unit"], time(1.0 / row["per_second"])]
-            for row in found["rows"] if row["group"] == group
-        ]  # fmt: skip
-        header = ("what", "per second", "slowest to fastest", "of", "each")
-        parts.append(table(header, rows, left=(0, 3), caption=GROUPS.get(group, group)))
-    return join(parts, "\n")
 
 
 def section(results: Results, cards: Sequence[dict[str, Any]], link: Callable[[str], str]) -> Markup:
@@ -87,7 +63,3 @@ def _files(digests: dict[str, str]) -> Markup:
     rows = [[code(name), code(digest)] for name, digest in sorted(digests.items())]
     files = table(("file", "SHA-256, first 12 digits"), rows, left=(0, 1), caption="Files that were read")
     return tag("details", tag("summary", tag("h4", f"{len(rows)} files")), tag("div", files, class_="body"))
-
-
-def _count(value: float) -> str:
-    return f"{value:,.0f}" if value >= 10 else f"{value:.3g}"
