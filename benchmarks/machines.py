@@ -12,6 +12,7 @@ import dataclasses
 import os
 import socket
 import threading
+import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
@@ -26,7 +27,8 @@ EXTRAS = {"loky": "report", "ray": "ray", "dask": "dask"}
 FLOORS = ("envs", "baselines", "agents", "transceivers", "benchmarks")
 TRIES = 3  # losses of a worker in a row, without a result between them, before the work is given up
 PATIENCE_S = 20  # for a cluster to answer
-IDLE_S = 20  # after which a process of loky without work ends, as when this one was killed
+IDLE_S = 20  # after which a process of loky without work ends
+WATCH_S = 1.0  # between looks at whether the process that started a worker is there
 TRACKERS = "ignore:resource_tracker:UserWarning"
 K = TypeVar("K")
 
@@ -105,7 +107,8 @@ def connect(backend: str | None, jobs: int | None = None, address: str | None = 
         if address is not None:
             raise ValueError("--address is that of a Ray or Dask cluster, not of loky, which runs on this machine")
         _silence_trackers()
-        return _sized(backend, jobs, {"idle_worker_timeout": IDLE_S})
+        watched = {"initializer": _leave_with, "initargs": (os.getpid(),)}
+        return _sized(backend, jobs, {"idle_worker_timeout": IDLE_S, **watched})
     options = _ray(address) if backend == "ray" else _dask(address)
     return _sized(backend, jobs, options)
 
@@ -207,6 +210,17 @@ def _lost(backend: str) -> tuple[type[BaseException], ...]:
     from distributed import KilledWorker
 
     return (KilledWorker,)
+
+
+def _leave_with(parent: int) -> None:
+    """In a process of loky: end when the one that started it is gone, killed say, also in the middle of a message."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(WATCH_S)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _call(key: K, call: Callable[[], Any], code: str) -> tuple[K, Any]:

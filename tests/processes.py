@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import resource
@@ -55,6 +56,16 @@ def wait(process: subprocess.Popen[str], until: Callable[[], bool], seconds: flo
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < end
         time.sleep(0.01)
+
+
+def ended(group: int, seconds: float = 60) -> None:
+    """Wait until a process group has no process."""
+    end = time.monotonic() + seconds
+    with contextlib.suppress(ProcessLookupError):
+        while True:
+            os.killpg(group, 0)
+            assert time.monotonic() < end
+            time.sleep(0.1)
 
 
 def cells(folder: Path) -> dict[str, Any]:

@@ -200,15 +200,6 @@ def wait_for_cells(process, folder, count):
     processes.wait(process, lambda: len(list((folder / "cells").glob(SLOWEST))) >= count)
 
 
-def alive(group):
-    """Whether a process group has a process."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
-
-
 def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(tmp_path):
     pytest.importorskip("cvxpy")
     process = start(tmp_path, "--jobs", "2")
@@ -221,10 +212,25 @@ def test_ctrl_c_keeps_what_is_finished_and_leaves_no_process(tmp_path):
         f"semcom-gym: interrupted; {count} finished cell(s) are kept in cells; the same command goes on from there\n"
     )
     assert not list((tmp_path / "cells").glob(".*"))
-    until = time.monotonic() + 60
-    while alive(process.pid):
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    processes.ended(process.pid)
+
+
+ENDLESS = """
+import time
+from semcom_gym.benchmarks import machines
+def call(number):
+    open(f"{number}", "x").close()
+    time.sleep(600)
+dict(machines.connect(None, 2).run({n: lambda n=n: call(n) for n in range(2)}))
+"""
+
+
+def test_workers_at_work_end_with_the_process_that_started_them(tmp_path):
+    process = processes.start(tmp_path, program=(sys.executable, "-c", ENDLESS))
+    processes.wait(process, lambda: all((tmp_path / f"{n}").exists() for n in range(2)))
+    process.kill()
+    process.wait()
+    processes.ended(process.pid)
 
 
 # --- mistakes ------------------------------------------------------------------------------------------------------

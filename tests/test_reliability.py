@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
-import os
 import sys
 from pathlib import Path
 
 import pytest
-from processes import cells, finish, kill, start, timeless, wait
+from processes import cells, ended, finish, kill, start, timeless
 
 pytest.importorskip("tqdm")
 SWEEP = ("benchmark", "--env", "SemCom/CRRA-v0", "--method", "fra", "fast", "crra", "--agent", "-n", "12", "--chunk",
@@ -65,21 +64,7 @@ def test_a_benchmark_that_is_killed_with_its_workers_at_work(tmp_path: Path) -> 
     code, _, err = finish(broken, *SWEEP, "--jobs", "2")
     assert code == 0, err
     assert cells(broken / "cells") == cells(tmp_path / "whole/cells")
-    sleeper = start(tmp_path, program=(sys.executable, "-c", "import time; time.sleep(600)"))
-    try:
-        wait(sleeper, lambda: not has_members(process.pid), 90)  # the orphans end by themselves
-    finally:
-        sleeper.kill()
-        sleeper.communicate()
-
-
-def has_members(group: int) -> bool:
-    """Whether a process group has a process."""
-    try:
-        os.killpg(group, 0)
-    except ProcessLookupError:
-        return False
-    return True
+    ended(process.pid)  # the workers too
 
 
 @pytest.mark.slow
