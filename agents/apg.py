@@ -1,7 +1,8 @@
 """Analytic policy gradient: SB3's API around the gradient of the reward itself.
 
 The environments compute their reward with differentiable array code, so the gradient of the expected reward in the
-policy's weights is exact backpropagation through one step; no critic, no score function, no replay.
+policy's weights is exact backpropagation; no score function, no replay. A critic is needed only where a window of
+decisions is shorter than the episode.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from semcom_gym.agents.algorithm import Algorithm
 from semcom_gym.agents.choice_policy import ChoicePolicy
+from semcom_gym.agents.critic import Critic, Step
 from semcom_gym.agents.matching_policy import MatchingPolicy
 from semcom_gym.agents.policies import SetPolicy
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
@@ -45,7 +47,11 @@ class APG(Algorithm):
     proposal, a number or a function; advantage_scale: standard deviation, in units of reward, that their differences
     are brought to. softness: None follows the gradient of all candidates, as where they are samples; a number, or a
     function, in units of reward, that of one of them, drawn in proportion to exp(reward / softness), as where the
-    best of them will be taken (``"ChoicePolicy"``). The rest is as in SB3.
+    best of them will be taken (``"ChoicePolicy"``).
+    bootstrap: add the value of the observation after the last decision, by a critic (as SHAC, Xu et al. 2022), so that
+    ``n_steps`` may be less than an episode whose decisions share a budget; gae_lambda: of the critic's TD(lambda)
+    targets; critic_epochs: its steps per update, at the same learning rate; tau: how far its target follows in an
+    update. The rest is as in SB3.
     """
 
     policy_aliases: ClassVar[dict[str, type[BasePolicy]]] = {
@@ -68,6 +74,10 @@ class APG(Algorithm):
         temperature: float | Schedule = 0.5,
         advantage_scale: float = 1.0,
         softness: float | Schedule | None = None,
+        bootstrap: bool = False,
+        gae_lambda: float = 0.95,
+        critic_epochs: int = 8,
+        tau: float = 0.2,
         policy_kwargs: dict[str, Any] | None = None,
         stats_window_size: int = 100,
         tensorboard_log: str | None = None,
@@ -95,6 +105,12 @@ class APG(Algorithm):
         validate.number("gamma", gamma, high=1.0, open_low=False)
         validate.number("max_grad_norm", max_grad_norm)
         self.n_steps, self.gamma, self.max_grad_norm = n_steps, gamma, max_grad_norm
+        if bootstrap and gamma == 0:
+            raise ValueError("bootstrap needs gamma > 0, got 0")
+        validate.number("gae_lambda", gae_lambda, high=1.0, open_low=False)
+        validate.integer("critic_epochs", critic_epochs)
+        validate.number("tau", tau, high=1.0)
+        self.bootstrap, self.gae_lambda, self.critic_epochs, self.tau = bootstrap, gae_lambda, critic_epochs, tau
         self.exploration_std = exploration_std
         self.switches = tuple(switches)
         validate.integer("candidates", candidates)
@@ -113,6 +129,14 @@ class APG(Algorithm):
         self._softness_schedule = None if self.softness is None else FloatSchedule(self.softness)
         self.set_random_seed(self.seed)
         self._make_policy()
+        self.critic = None
+        if self.bootstrap:
+            with torch.random.fork_rng([]):  # the exploration is the same with a critic and without
+                self.critic = Critic(self.policy_kwargs, self.lr_schedule(1)).to(self.device)
+
+    def _get_torch_save_params(self) -> tuple[list[str], list[str]]:
+        names, variables = super()._get_torch_save_params()
+        return [*names, *(["critic", "critic.optimizer"] if self.bootstrap else [])], variables
 
     def learn(
         self: SelfAPG,
@@ -126,32 +150,37 @@ class APG(Algorithm):
         """Train for ``total_timesteps`` decisions over all environments; log every ``log_interval`` updates.
 
         Raises TypeError if the environment gives no gradient, ValueError for a switch that is no action block, or
-        the power of a block, which counts in later blocks too.
+        the power of a block, which counts in later blocks too, or to bootstrap where no decision changes what follows.
         """
         if not isinstance(self.env, SB3VecEnv) or self.env.venv.unwrapped.backend != "torch":
             raise TypeError("APG differentiates the reward: env must come from make_vec_env(..., backend='torch')")
         blocks = [name for name in self.env.venv.unwrapped.action_layout.blocks if name != "spend"]
         for name in self.switches:
             validate.choice("switch", name, blocks)
+        if self.bootstrap and "spend" not in self.env.venv.unwrapped.action_layout.blocks:
+            raise ValueError("bootstrap needs decisions that share a budget, as those of SemCom/CRRAFading-v0 do")
         total_timesteps, callback = self._setup_learn(
             total_timesteps, callback, reset_num_timesteps, tb_log_name, progress_bar
         )
         callback.on_training_start(locals(), globals())
         while self.num_timesteps < total_timesteps:
             callback.on_rollout_start()
-            reward, going = self._rollout(callback)
+            reward, window, going = self._rollout(callback)
             if not going:
                 break
             callback.on_rollout_end()
             self._update_current_progress_remaining(self.num_timesteps, total_timesteps)
             self._train(reward)
+            if self.critic is not None:
+                self._fit_critic(self.critic, window)
             if log_interval and self._n_updates % log_interval == 0:
                 self.dump_logs()
         callback.on_training_end()
         return self
 
-    def _rollout(self, callback: Any) -> tuple[Tensor, bool]:
-        """Mean discounted reward of ``n_steps`` decisions everywhere, and whether the callback wants to go on."""
+    def _rollout(self, callback: Any) -> tuple[Tensor, list[Step], bool]:
+        """Mean discounted reward of ``n_steps`` decisions everywhere, with the value of what follows if there is a
+        critic; what it learns from; and whether the callback wants to go on."""
         env = self.env
         assert isinstance(env, SB3VecEnv)
         assert self.ep_info_buffer is not None
@@ -160,6 +189,7 @@ class APG(Algorithm):
         total = torch.zeros((), device=self.device)
         discount: Any = 1.0
         observation = torch.as_tensor(self._last_obs, device=self.device)
+        window: list[Step] = []
         for _ in range(self.n_steps):
             if self.candidates > 1:
                 action, gain = self._compete(observation, std)
@@ -169,17 +199,21 @@ class APG(Algorithm):
             if self.switches:
                 action, gain = self._switch(action)
                 total = total + (discount * gain).mean()
+            before = observation.detach()
             observation, reward, done = env.step_batch(action)
+            window.append(Step(before, reward.detach(), done))
             total = total + (discount * reward).mean()
             discount = torch.where(done, 1.0, discount * self.gamma)
             self.num_timesteps += env.num_envs
             self.ep_info_buffer.extend(env.finished_episodes(self._stats_window_size))
             callback.update_locals(locals())
             if not callback.on_step():
-                return total, False
+                return total, window, False
+        if self.critic is not None:
+            total = total + torch.where(done, 0.0, discount * self.critic(observation)).mean()
         self._last_obs = observation.detach()
         env.venv.unwrapped.cut_gradient()
-        return total / self.n_steps, True
+        return total / self.n_steps, window, True
 
     def _compete(self, observation: Tensor, std: float) -> tuple[Tensor, Tensor]:
         """The action to play of several proposed ones, and (n,) the terms that all of them add to its reward to climb.
@@ -236,6 +270,17 @@ class APG(Algorithm):
         self.logger.record("train/loss", -reward.item())
         self.logger.record("train/grad_norm", norm.item())
         self.logger.record("train/exploration_std", self._std_schedule(self._current_progress_remaining))
+
+    def _fit_critic(self, critic: Critic, window: list[Step]) -> None:
+        """Fit the values of a window, which the policy before this update decided, to its returns."""
+        self._update_learning_rate(critic.optimizer)
+        assert isinstance(self._last_obs, Tensor)
+        returns = critic.returns(window, self._last_obs, self.gamma, self.gae_lambda).flatten()
+        observation = torch.cat([step.observation for step in window])
+        off = critic.fit(observation, returns, self.critic_epochs, self.tau, self.max_grad_norm)
+        self.logger.record("train/value_loss", off.square().mean().item())
+        explained = 1.0 - off.var() / returns.var() if len(off) > 1 else torch.tensor(float("nan"))
+        self.logger.record("train/explained_variance", explained.item())
 
 
 def _disturbed(action: Tensor, std: float) -> Tensor:
