@@ -1,33 +1,33 @@
 """A proven upper bound on the sum rate: the Lagrangian dual of the three budgets, pairs bounded by branch and bound.
 
-docs/sfma.md ("The certificate") derives every step. At prices of power, bandwidth and energy a pair is worth the
-largest V = R - lam p - mu b - nu E over its power, bandwidth and ratio. With y = b / p and x = a p + beta delta + d,
-the argument of the logistic function (10), V is concave in delta for fixed (y, x), with a maximum in closed form; and
-every quantity is monotone in y and x, so that a cell of the (y, x) plane has an upper bound in closed form too.
+docs/sfma.md ("The certificate") derives every step. Prices of power, bandwidth and energy come from a linear programme
+over points that pairs can attain; at any prices, bounds of the pairs' values (:mod:`pricing`) and a perfect matching
+give a bound of the problem.
 """
 
 from __future__ import annotations
 
-import dataclasses
+import functools
+import itertools
 import time
 
 import numpy as np
+import scipy.optimize
 
-from semcom_gym.baselines import dual
 from semcom_gym.baselines.sfma import fast
+from semcom_gym.baselines.sfma.pricing import OUTSIDE, Pricing
 from semcom_gym.baselines.solution import Bound, Solution, package
-from semcom_gym.envs.arrays import Array, Batch, concatenate, falling
+from semcom_gym.envs.arrays import Array
 from semcom_gym.envs.sfma import pairs, physics, prices, resources
 from semcom_gym.envs.sfma.instance import Instance, Params
-from semcom_gym.envs.sfma.physics import LN2, MBIT
+from semcom_gym.envs.sfma.physics import MBIT
 
-GRID = 12  # cells along each axis at first
-MAX_LEVELS = 16  # of splitting; what is still open then counts with its upper bound
-COARSE, FINE = 3e-4, 5e-5  # of the bound: how closely pairs are bounded while prices move, and at last
-PRICE_ROUNDS = 14
+COARSE, FINE = 1e-3, 5e-5  # of the bound: how closely pairs are bounded while prices move, and at last
+PRICE_ROUNDS = 10
+CLOSE = 1e-5  # of the bound: what better prices could still bring
+ODD_SETS = {3: 24, 5: 16}  # sizes of sets of users that are watched, and up to how many users
+STARTS = (1.0, 0.7, 1.4)  # times the first prices, at which the points of the first programme are best
 TRIALS = 60  # random starts for the best known allocation
-OUTSIDE = -1e9  # value of a pair that cannot be served
-FORCED = 1e7
 
 
 def prove(params: Params, instance: Instance) -> Bound:
@@ -65,180 +65,112 @@ def _best_known(params: Params, instance: Instance) -> Solution:
 
 def _prove(params: Params, instance: Instance, known: float, allocation: physics.Allocation) -> float:
     """The bound of one instance; -inf where it proves that nothing is feasible."""
-    pricing = _Pricing(params, instance)
+    pricing = Pricing(params, instance)
     if not pricing.matchable:
         return -np.inf
     table = prices.tabulate(params, physics.links(params, instance))
     forbidden = np.where(pricing.allowed, 0.0, OUTSIDE)
-    first, met = prices.search(table, lambda net: pairs.best_matching(net + forbidden, params.num_users))
-    columns = [dual.Columns(prices.SCALE * value[:, None], used[:, None, :] * pricing.budget) for value, used in met]
-    columns += [_column(params, instance, known, allocation)] if known > 0 else []
-    found = dual.minimise(
-        pricing.answer, pricing.budget[None], prices.SCALE * first / pricing.budget, columns,
-        rounds=PRICE_ROUNDS, coarse=COARSE, fine=FINE,
-    )  # fmt: skip
-    return float(found[0]) if found[0] >= pricing.least else -np.inf  # a feasible allocation sends at least that
+    first, _ = prices.search(table, lambda net: pairs.best_matching(net + forbidden, params.num_users))
+    master = _Master(params.num_users, pricing.budget)
+    if known > 0:
+        master.add(*_columns(params, instance, allocation))
+    for scale in STARTS:
+        _, index = table.best(scale * first)
+        point = table.at(np.arange(params.num_pairs)[None], index)[0]
+        fits = pricing.allowed & (point[:, 0] > 0)
+        master.add(np.flatnonzero(fits), prices.SCALE * point[fits, 0], point[fits, 1:] * pricing.budget)
+    found = _least(pricing, master, prices.SCALE * first[0] / pricing.budget)
+    return found if found >= pricing.least else -np.inf  # a feasible allocation sends at least that
 
 
-def _column(params: Params, instance: Instance, objective: float, allocation: physics.Allocation) -> dual.Columns:
-    spent = physics.evaluate(params, instance, allocation).terms["energy_j"]
-    use = [allocation.power_w.sum(), MBIT * allocation.bandwidth_hz.sum(), spent.sum()]
-    return dual.Columns(np.array([[objective]]), np.array([[use]]))
+def _least(pricing: Pricing, master: _Master, price: Array) -> float:
+    """The least bound found while the master programme moves the prices; the last at tolerance ``FINE``."""
+    bound, least, best_price = np.inf, np.inf, price
+    for _ in range(PRICE_ROUNDS):
+        upper, values = pricing.answer(price, COARSE)
+        budgets = float(price @ pricing.budget)
+        bound = min(bound, upper + budgets)
+        if values.attained + budgets < least:
+            least, best_price = values.attained + budgets, price
+        met = np.flatnonzero(values.lower > OUTSIDE)
+        master.add(met, values.reward[met], values.use[met])
+        try:
+            price, reachable = master.solve()
+        except ArithmeticError:  # the prices found so far stand: every price gives a bound, this one may be looser
+            break
+        if least - reachable <= CLOSE * abs(least):
+            break
+    upper, _ = pricing.answer(best_price, FINE)
+    return min(bound, upper + float(best_price @ pricing.budget))
 
 
-class _Pricing:
-    """The oracle of one instance. Units: W, MHz, J, Mbit/s, so y is in MHz/W and prices in Mbit/s per unit."""
+def _columns(params: Params, instance: Instance, allocation: physics.Allocation) -> tuple[Array, Array, Array]:
+    """Pairs, rewards [Mbit/s] and uses of an allocation."""
+    terms = physics.evaluate(params, instance, allocation).terms
+    use = (allocation.power_w[0], MBIT * allocation.bandwidth_hz[0], terms["energy_j"][0])
+    return allocation.pair[0], terms["rate_mbit_s"][0].sum(-1), np.stack(use, axis=-1)
 
-    def __init__(self, params: Params, instance: Instance) -> None:
-        self.users = params.num_users
-        self.allowed = physics.feasible_pairs(params, instance)[0]
-        matched = pairs.best_matching(self.allowed[None].astype(float), self.users)[0]
-        self.matchable = bool(self.allowed[matched].all())
-        self.budget = np.array([params.max_power_w, MBIT * params.max_bandwidth_hz, params.max_energy_j])
-        self.zeta = params.energy_coefficient_j
-        links = physics.links(params, instance)
-        self.low = np.minimum(physics.distortion_floor(params, links)[0], 1.0)
-        link = physics.Links(*(x[0] for x in vars(links).values()))
-        self.a, self.beta, self.d = link.power_slope, link.ratio_slope, link.offset
-        self.rho_min, self.span = link.rho_min, link.rho_max - link.rho_min
-        self.snr, self.source = MBIT * link.snr, MBIT * link.source_bit
-        self.spare = np.where(self.allowed[:, None], link.spare_s, 1.0)
-        self.floor = self.source * self.low[:, None] / self.spare  # rate [Mbit/s] at the distortion floor
-        self.least = float(self.users * self.floor[self.allowed].min(initial=np.inf))
 
-    def answer(self, price: Array, which: Array, tolerance: float) -> tuple[Array, dual.Columns]:
-        """The :data:`dual.Oracle` of the instance: its best matching as the one choice of one user."""
-        state = _Values(len(self.low))
-        cells = self._first_cells()
-        for level in range(MAX_LEVELS):
-            upper = self._best(price[0], cells).net
-            state.learn(cells.pair, self._best(price[0], cells.middle()))
-            state.upper = state.closed.copy()
-            np.maximum.at(state.upper, cells.pair, upper)
-            total = pairs.best_matching(state.lower[None], self.users)[0]
-            least = state.lower[total].sum()
-            slack = tolerance * (float(price[0] @ self.budget) + max(least, 0.0))
-            limit = np.where(self._contends(state.upper, least + 0.5 * slack), state.lower + slack / self.users, np.inf)
-            still = (upper > limit[cells.pair]) & (level < MAX_LEVELS - 1)
-            np.maximum.at(state.closed, cells.pair[~still], upper[~still])
-            cells = cells[still].split()
-            if not len(cells):
+class _Master:
+    """The linear programme over attained points of pairs (Dantzig-Wolfe): which to use, within the budgets, as a
+    mixture of matchings. Its multipliers of the budgets are the next prices.
+
+    A mixture has each user in one pair, and of an odd set of users at most half in pairs of the set (Edmonds). The odd
+    sets come in as they are violated; those left out make the prices less good and the bound looser, never wrong.
+    """
+
+    def __init__(self, users: int, budget: Array) -> None:
+        self.users, self.budget = users, budget
+        self.pair, self.reward, self.use = np.zeros(0, int), np.zeros(0), np.zeros((0, 3))
+        self.within, self.most = _odd_sets(users)
+        self.kept = np.zeros(0, int)  # odd sets in the programme
+
+    def add(self, pair: Array, reward: Array, use: Array) -> None:
+        self.pair, self.reward = np.concatenate([self.pair, pair]), np.concatenate([self.reward, reward])
+        self.use = np.concatenate([self.use, use])
+
+    def solve(self) -> tuple[Array, float]:
+        """Prices and optimum. Raises ArithmeticError if there is none."""
+        while True:
+            result = self._solve()
+            share = np.bincount(self.pair, weights=result.x, minlength=self.within.shape[1])
+            violated = np.flatnonzero(self.within @ share > self.most + 1e-6)
+            new = np.setdiff1d(violated, self.kept)
+            if not len(new):
                 break
-        state.upper = np.maximum(state.closed, state.lower)
-        top = pairs.best_matching(state.upper[None], self.users)[0]
-        best = pairs.best_matching(state.lower[None], self.users)[0]
-        column = dual.Columns(state.reward[best].sum()[None, None], state.use[best].sum(axis=0)[None, None])
-        return state.upper[top].sum()[None, None], column
+            self.kept = np.concatenate([self.kept, new])
+        # a price of exactly zero would make free goods of unbounded use; the bound is valid at any price
+        least = 1e-9 * float(np.max(np.abs(self.reward))) + 1e-30
+        return np.maximum(-result.ineqlin.marginals[:3], least) / self.budget, -float(result.fun)
 
-    def _contends(self, upper: Array, least: float) -> Array:
-        """(M,) whether a pair can be in a matching of total value above ``least``."""
-        forced = upper + np.diag(np.full(len(upper), FORCED))
-        best = pairs.best_matching(forced, self.users)
-        return np.take_along_axis(np.broadcast_to(upper, forced.shape), best, -1).sum(axis=-1) > least
-
-    def _first_cells(self) -> _Cells:
-        """A grid over all (y, x) where power and bandwidth within the budgets can meet a pair's latency limits."""
-        power, bandwidth, _ = self.budget
-        least = np.max(self.floor * LN2 / np.log1p(1.0 / np.maximum(self.rho_min, 1e-9))[:, None], -1) / power
-        most = np.min(self.snr / np.expm1(np.minimum(LN2 * self.floor / bandwidth, 500.0)), axis=-1)
-        pair = np.flatnonzero(self.allowed & (least < most))
-        edges = np.linspace(0.0, 1.0, GRID + 1)
-        y = least[pair, None] * (most[pair] / least[pair])[:, None] ** edges
-        x_low = (self.beta * self.low + self.d)[pair, None]
-        x = x_low + (self.a * power + self.beta * (1.0 - self.low))[pair, None] * edges
-        shape = (len(pair), GRID, GRID)
-        parts = (pair[:, None, None], y[:, :-1, None], y[:, 1:, None], x[:, None, :-1], x[:, None, 1:])
-        return _Cells(*(np.broadcast_to(part, shape).ravel() for part in parts))
-
-    def _best(self, price: Array, cells: _Cells) -> _Choice:
-        """An upper bound of V on each cell, -inf where it holds nothing feasible; exact on a cell of one point."""
-        lam, mu, nu = price
-        i, y1, y2, x1, x2 = cells.pair, cells.y1, cells.y2, cells.x1, cells.x2
-        power, bandwidth, _ = self.budget
-        a, beta, snr = self.a[i], self.beta[i], self.snr[i]
-        rho = (self.rho_min[i] + self.span[i] * falling(x2))[:, None]
-        rate, slope = _per_watt(y1, rho, snr)  # of the pair, Mbit/s per W
-        rate2, slope2 = _per_watt(y2, rho, snr)
-        gain = dual.concave_top(y1, y2, rate.sum(-1) - mu * y1, rate2.sum(-1) - mu * y2, slope.sum(-1) - mu,
-                            slope2.sum(-1) - mu) - lam  # fmt: skip
-        joule = np.max(self.source[i] / rate2, axis=-1)  # energy per unit of the ratio
-        need = np.max(self.source[i] / (self.spare[i] * rate2), axis=-1)  # power per unit of the ratio
-        cap = np.minimum(power, bandwidth / y1)
-        start, reach = (x1 - self.d[i]) / beta, (x2 - self.d[i]) / beta  # the ratio where p would be 0
-        low = np.maximum(self.low[i], start - a * cap / beta)
-        high = np.minimum(1.0, reach * beta / (beta + a * need))
-        with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            calm = self.zeta / joule  # the ratio of least energy
-            # gain >= 0: p = min((x2 - d - beta delta) / a, cap), the more the better
-            capped = reach - a * cap / beta
-            rising = np.maximum(nu * self.zeta / (gain * beta / a + nu * joule), np.minimum(calm, capped))
-            # gain < 0: p = max((x1 - d - beta delta) / a, need delta), the less the better
-            easing = nu * joule + gain * beta / a
-            first = np.where(easing > 0, nu * self.zeta / easing, np.inf)
-            knee = start * beta / (beta + a * need)
-            lowest = np.maximum(nu * self.zeta / (nu * joule - gain * need), np.minimum(first, knee))
-        ratio = np.clip(np.where(gain >= 0, rising, lowest), np.minimum(low, high), high)
-        most = np.minimum((reach - ratio) * beta / a, cap)
-        least = np.maximum((start - ratio) * beta / a, need * ratio)
-        p = np.where(gain >= 0, most, least)
-        energy = joule * ratio - self.zeta * np.log(ratio)
-        inside = low <= high * (1.0 + 1e-12)
-        net = np.where(inside, p * gain - nu * energy, -np.inf)
-        use = np.stack([p, y1 * p, energy], axis=-1)
-        return _Choice(net, p * rate.sum(-1), use)
+    def _solve(self) -> scipy.optimize.OptimizeResult:
+        if not len(self.pair):
+            raise ArithmeticError("no pair has a point")
+        once = np.zeros((self.users, len(self.pair)))
+        once[pairs.members(self.users)[self.pair].T, np.arange(len(self.pair))] = 1.0
+        result = scipy.optimize.linprog(
+            -self.reward,
+            A_ub=np.concatenate([(self.use / self.budget).T, self.within[self.kept][:, self.pair]]),
+            b_ub=np.concatenate([np.ones(3), self.most[self.kept]]),
+            A_eq=once,
+            b_eq=np.ones(self.users),
+            method="highs",
+        )
+        if not result.success:
+            raise ArithmeticError(f"linear programme of the prices failed: {result.message}")
+        return result
 
 
-def _per_watt(y: Array, rho: Array, snr: Array) -> tuple[Array, Array]:
-    """y log2(1 + 1 / (rho + y / snr)) of both users (..., 2), concave and increasing in y, and its slope."""
-    z = rho + y[:, None] / snr
-    log = np.log1p(1.0 / z)
-    return y[:, None] * log / LN2, (log - (y[:, None] / snr) / (z * (1.0 + z))) / LN2
-
-
-@dataclasses.dataclass(frozen=True)
-class _Choice:
-    """Per cell: net value, reward [Mbit/s], and use (.., 3) of power [W], bandwidth [MHz], energy [J]."""
-
-    net: Array
-    reward: Array
-    use: Array
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cells(Batch):
-    """Rectangles [y1, y2] x [x1, x2] and the pair that each belongs to."""
-
-    pair: Array
-    y1: Array
-    y2: Array
-    x1: Array
-    x2: Array
-
-    def middle(self) -> _Cells:
-        """Their middle points, as cells of one point."""
-        y, x = np.sqrt(self.y1 * self.y2), 0.5 * (self.x1 + self.x2)
-        return _Cells(self.pair, y, y, x, x)
-
-    def split(self) -> _Cells:
-        """Each in four."""
-        m = self.middle()
-        return concatenate([
-            _Cells(self.pair, self.y1, m.y1, self.x1, m.x1), _Cells(self.pair, m.y1, self.y2, self.x1, m.x1),
-            _Cells(self.pair, self.y1, m.y1, m.x1, self.x2), _Cells(self.pair, m.y1, self.y2, m.x1, self.x2),
-        ])  # fmt: skip
-
-
-class _Values:
-    """Per pair: the largest bound of the closed cells, and the best point met."""
-
-    def __init__(self, count: int) -> None:
-        self.closed, self.lower, self.upper = (np.full(count, OUTSIDE) for _ in range(3))
-        self.reward, self.use = np.zeros(count), np.zeros((count, 3))
-
-    def learn(self, pair: Array, choice: _Choice) -> None:
-        """Take in points: the best of each pair is kept."""
-        order = np.lexsort((choice.net, pair))
-        top = order[np.append(pair[order][1:] != pair[order][:-1], True)]
-        top = top[choice.net[top] > self.lower[pair[top]]]
-        row = pair[top]
-        self.lower[row], self.reward[row], self.use[row] = choice.net[top], choice.reward[top], choice.use[top]
+@functools.cache
+def _odd_sets(users: int) -> tuple[Array, Array]:
+    """Which pairs are within each odd set of users (S, M), 0 or 1, and how many of them a matching can have (S,)."""
+    member = pairs.members(users)
+    within, most = [np.zeros((0, len(member)))], [np.zeros(0)]
+    for size, largest in ODD_SETS.items():
+        if size < users <= largest:
+            sets = np.array(list(itertools.combinations(range(users), size)))
+            inside = np.zeros((len(sets), users), bool)
+            np.put_along_axis(inside, sets, True, -1)
+            within.append((inside[:, member[:, 0]] & inside[:, member[:, 1]]).astype(float))
+            most.append(np.full(len(sets), (size - 1) / 2))
+    return np.concatenate(within), np.concatenate(most)

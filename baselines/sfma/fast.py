@@ -18,7 +18,7 @@ from semcom_gym.envs.sfma import pairs, physics, prices, resources
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import Allocation
 
-CHUNK = 32  # instances whose tables are held at once, at 45 pairs
+TABLES, CHUNK = 8, 64  # instances whose tables are held at once, and that compete at once, at 45 pairs
 FORBIDDEN = 1e3  # off the value of a pair outside (21)
 
 
@@ -42,12 +42,27 @@ def at_prices(params: Params, instance: Instance) -> Solution:
     return solve(params, instance, candidates=1, rounds=0)
 
 
+def _priced(params: Params, instance: Instance) -> tuple[Array, Array]:
+    """The value (n, M) of every pair at the final prices, and what it holds if it is modest, (n, M, 4)."""
+    size = max(1, TABLES * 45 // params.num_pairs)
+    parts = []
+    for k in range(0, len(instance), size):
+        part = instance[k : k + size]
+        forbidden = np.where(physics.feasible_pairs(params, part), 0.0, -FORBIDDEN)
+        table = prices.tabulate(params, physics.links(params, part))
+
+        def match(net: Array, forbidden: Array = forbidden) -> Array:
+            return pairs.best_matching(net + forbidden, params.num_users)
+
+        price, _ = prices.search(table, match)
+        parts.append((table.best(price)[0] + forbidden, table.modest(price)))
+    net, modest = (np.concatenate(found) for found in zip(*parts, strict=True))
+    return net, modest
+
+
 def _solve(params: Params, instance: Instance, candidates: int, rounds: int) -> Allocation:
     users = params.num_users
-    forbidden = np.where(physics.feasible_pairs(params, instance), 0.0, -FORBIDDEN)
-    table = prices.tabulate(params, physics.links(params, instance))
-    price, _ = prices.search(table, lambda net: pairs.best_matching(net + forbidden, users))
-    net, modest = table.best(price)[0] + forbidden, table.modest(price)
+    net, modest = _priced(params, instance)
 
     def compete(matchings: Array) -> Allocation:
         each = modest[np.arange(len(instance))[:, None, None], matchings]

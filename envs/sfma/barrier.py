@@ -3,198 +3,285 @@
 Newton's method climbs the sum rate plus a logarithmic barrier whose weight falls. Groups are coupled by three budgets
 only, so a step solves 3 x 3 systems. The rate is not concave: indefinite curvature is replaced by its absolute value,
 and what is found is a local optimum near its start.
+
+Inside, the pairings are the last axis, so that every operation is a long one: (K, n) of groups, (2, K, n) of users.
+Power and bandwidth are in equal shares, Pmax / K and Bmax / K, rates in Mbit/s. Symmetric 3 x 3 matrices are their six
+entries in the order of ``ROW`` and ``COLUMN``.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, concatenate, falling, total
+from semcom_gym.envs.arrays import Array, concatenate, falling
 from semcom_gym.envs.sfma import physics
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, MBIT, Allocation, Links
 
-CHUNK = 512  # starts at a time: where NumPy's temporaries still fit the cache
+CHUNK = 2560  # groups at a time: where NumPy's temporaries still fit the cache
 LAST_WEIGHT, WEIGHT_FALL = 2e-5, 0.6  # of the barrier [Mbit/s], and its factor from step to step
 HALVINGS, SHORTER = 7, 0.4
 TO_THE_WALL = 0.95  # of the way to where a limit would be met, by its slope
 LEAST_CURVATURE = 1e-6
+ROW, COLUMN = np.triu_indices(3)
 
 
 def improve(params: Params, link: Links, allocation: Allocation, weight: float, iterations: int) -> Allocation:
     """Climb from allocations, the barrier's weight falling from ``weight``; one that is not inside stays as it is."""
     parts = []
-    for low in range(0, len(allocation), CHUNK):
-        rows = slice(low, low + CHUNK)
-        parts.append(_climb(params, link[rows], allocation[rows], weight, iterations))
+    size = max(1, CHUNK // params.num_groups)
+    for low in range(0, len(allocation), size):
+        rows = slice(low, low + size)
+        begun = State.of(params, link[rows], allocation[rows])
+        parts.append(climb(begun, weight, iterations).allocation(allocation.pair[rows]))
     return concatenate(parts)
 
 
-def _climb(params: Params, link: Links, allocation: Allocation, weight: float, iterations: int) -> Allocation:
-    state = State(params, link, physics.distortion_floor(params, link), allocation)
+def climb(state: State, weight: float, iterations: int) -> State:
+    """The states after Newton steps; one that is not inside stays as it is."""
     ready = np.flatnonzero(state.worst > 0)
     if not len(ready):
-        return allocation
-    state = state[ready]
+        return state
+    inside = state[ready]
     for _ in range(iterations):
-        state = search(state, state.direction(weight), weight)
+        inside = search(inside, inside.direction(weight), weight)
         weight = max(WEIGHT_FALL * weight, LAST_WEIGHT)
-    return allocation.replaced(ready, state.allocation)
+    return inside if len(ready) == len(state.worst) else state.replaced(ready, inside)
 
 
 def search(state: State, step: Array, weight: float) -> State:
-    """The state after the longest of a few steps along ``step`` (n, K, 3) that raises the barrier function."""
+    """The state after the longest of a few steps along ``step`` (3, K, n) that raises the barrier function."""
     before = state.barrier(weight)
     moved = state.moved(step)
     worse = np.flatnonzero(~(moved.barrier(weight) >= before))
     if not len(worse):
         return moved
-    length = np.ones(len(step))
+    length = np.ones(len(before))
     for _ in range(HALVINGS):
         length[worse] *= SHORTER
-        tried = state[worse].moved(length[worse, None, None] * step[worse])
+        tried = state[worse].moved(length[worse] * step.take(worse, -1))
         worse = worse[~(tried.barrier(weight) >= before[worse])]
         if not len(worse):
             break
     length[worse] = 0.0
-    return state.moved(length[:, None, None] * step)
+    return state.moved(length * step)
+
+
+class Groups:
+    """Constants of pairings: ``group`` (6, K, n) and ``user`` (3, 2, K, n), in the units of the module."""
+
+    def __init__(self, params: Params, group: Array, user: Array) -> None:
+        self.params, self.group, self.user = params, group, user
+        self.power_slope, self.ratio_slope, self.offset, self.rho_min, self.span, self.low = group
+        self.noise, self.source, self.reach = user
+        self.unit_rate = MBIT * params.max_bandwidth_hz / params.num_groups / LN2
+
+    @classmethod
+    def of(cls, params: Params, link: Links) -> Groups:
+        """Those of links (n, K)."""
+        unit_p, unit_b = params.max_power_w / params.num_groups, params.max_bandwidth_hz / params.num_groups
+        low = physics.distortion_floor(params, link)
+        group = (
+            link.power_slope * unit_p,
+            link.ratio_slope,
+            link.offset,
+            link.rho_min,
+            link.rho_max - link.rho_min,
+            low,
+        )
+        source = MBIT * link.source_bit
+        with np.errstate(divide="ignore"):
+            user = (unit_b / unit_p / link.snr, source, link.spare_s / source)  # the last: seconds per Mbit
+        return cls(params, np.stack([x.T for x in group]), np.stack([x.T for x in user]))
+
+    def __getitem__(self, rows: Array) -> Groups:
+        return Groups(self.params, self.group.take(rows, -1), self.user.take(rows, -1))
 
 
 class State:
-    """Allocations with the slack of every limit, and the Newton step of the barrier function.
+    """Points (3, K, n), power, bandwidth and ratio, with the slack of every limit and the Newton step from there."""
 
-    Variables (n, K, 3): power over Pmax / K, bandwidth over Bmax / K, ratio. Rates are in Mbit/s.
-    """
-
-    def __init__(self, params: Params, link: Links, low: Array, allocation: Allocation) -> None:
-        """low (n, K): the distortion floor of the ratio."""
-        self.params, self.link, self.low, self.allocation = params, link, low, allocation
-        p, b, delta = allocation.power_w, allocation.bandwidth_hz, allocation.ratio
+    def __init__(self, groups: Groups, point: Array) -> None:
+        self.groups, self.point = groups, point
+        g, params = groups, groups.params
+        p, b, delta = point
         with np.errstate(all="ignore"):  # a step may leave the domain; the slack then says so
-            self.fall = falling(physics.exponent(link, p, delta))
-            rho = link.rho_min + (link.rho_max - link.rho_min) * self.fall
-            self.x = rho[..., None] + (b / p)[..., None] / link.snr
+            self.fall = falling(g.power_slope * p + g.ratio_slope * delta + g.offset)
+            self.wait = (b / p) * g.noise
+            self.x = (g.rho_min + g.span * self.fall) + self.wait
             self.log = np.log1p(1.0 / self.x)
-            self.rate = b[..., None] * self.log * (MBIT / LN2)
-            self.source = link.source_bit * MBIT
-            delay = self.source * delta[..., None] / self.rate
-            energy = p * np.max(delay, axis=-1) - params.energy_coefficient_j * np.log(delta)
-            self.reach = link.spare_s / self.source  # seconds per Mbit
-            used = np.stack([total(p) / params.max_power_w, total(b) / params.max_bandwidth_hz,
-                             total(energy) / params.max_energy_j], axis=-1)  # fmt: skip
-            self.budget = 1.0 - used
-            in_time = self.rate * self.reach - delta[..., None]
-            self.slack = np.concatenate([in_time, (delta - low)[..., None], (1.0 - delta)[..., None]], axis=-1)
-            worst = np.minimum(np.min(self.slack, axis=(-2, -1)), np.min(self.budget, axis=-1))
-            inside = (np.min(p, axis=-1) > 0) & (np.min(b, axis=-1) > 0) & (np.min(delta, axis=-1) > 0)
-            self.worst = np.where(inside & np.isfinite(worst), worst, -np.inf)
+            self.rate = (g.unit_rate * b) * self.log
+            late = g.source / self.rate
+            self.later = late[1] > late[0]
+            self.sent = (params.max_power_w / params.num_groups) * p * delta * np.maximum(late[0], late[1])  # joule
+            energy = (self.sent - params.energy_coefficient_j * np.log(delta)) / params.max_energy_j
+            self.budget = 1.0 - np.stack([_sum(p) / len(p), _sum(b) / len(b), _sum(energy)])
+            self.slack = np.concatenate([self.rate * g.reach - delta, [delta - g.low, 1.0 - delta]])  # (4, K, n)
+            worst = np.minimum(self.slack.min((0, 1)), self.budget.min(0))
+            self.worst = np.where((point.min((0, 1)) > 0) & np.isfinite(worst), worst, -np.inf)
+
+    @classmethod
+    def of(cls, params: Params, link: Links, allocation: Allocation) -> State:
+        """The states of allocations (n, K)."""
+        k, a = params.num_groups, allocation
+        point = (a.power_w * (k / params.max_power_w), a.bandwidth_hz * (k / params.max_bandwidth_hz), a.ratio)
+        return cls(Groups.of(params, link), np.stack([x.T for x in point]))
+
+    def allocation(self, pair: Array) -> Allocation:
+        """The allocations of the pairs (n, K)."""
+        params = self.groups.params
+        p, b, delta = (np.ascontiguousarray(x.T) for x in self.point)
+        k = params.num_groups
+        return Allocation(pair, p * (params.max_power_w / k), b * (params.max_bandwidth_hz / k), delta)
 
     def __getitem__(self, rows: Array) -> State:
-        return State(self.params, self.link[rows], self.low[rows], self.allocation[rows])
+        return State(self.groups[rows], self.point.take(rows, -1))
+
+    def replaced(self, rows: Array, part: State) -> State:
+        """The states with those at ``rows`` replaced."""
+        point = self.point.copy()
+        point[..., rows] = part.point
+        return State(self.groups, point)
+
+    def score(self) -> Array:
+        """(n,) the sum rate [Mbit/s], or minus the worst excess of a limit."""
+        return np.where(self.worst >= 0, _sum(self.rate), np.maximum(self.worst, -1e9))
 
     def barrier(self, weight: float) -> Array:
         """(n,) sum rate plus the weighted logarithms of all slacks; -inf outside."""
         with np.errstate(all="ignore"):
-            logs = np.sum(np.log(self.slack), axis=(-2, -1)) + np.sum(np.log(self.budget), axis=-1)
-            found = np.sum(self.rate, axis=(-2, -1)) + weight * logs
+            logs = _sum(np.log(self.slack)) + _sum(np.log(self.budget))
+            found = _sum(self.rate) + weight * logs
         return np.where(self.worst > 0, found, -np.inf)
 
     def moved(self, step: Array) -> State:
-        """The state after a step (n, K, 3)."""
-        a, share = self.allocation, 1.0 / self.params.num_groups
-        power = a.power_w + (share * self.params.max_power_w) * step[..., 0]
-        bandwidth = a.bandwidth_hz + (share * self.params.max_bandwidth_hz) * step[..., 1]
-        return State(self.params, self.link, self.low, Allocation(a.pair, power, bandwidth, a.ratio + step[..., 2]))
+        """The state after a step (3, K, n)."""
+        return State(self.groups, self.point + step)
 
     def _derivatives(self) -> tuple[Array, Array]:
-        """Gradient (n, K, 2, 3) and Hessian (n, K, 2, 3, 3) of the rates."""
-        link, a = self.link, self.allocation
-        unit_p, unit_b = (y / self.params.num_groups for y in (self.params.max_power_w, self.params.max_bandwidth_hz))
-        p, b = a.power_w[..., None], a.bandwidth_hz[..., None]
-        span = (link.rho_max - link.rho_min) * self.fall * (1.0 - self.fall)
-        slopes = np.stack([link.power_slope * unit_p, np.zeros_like(span), link.ratio_slope], axis=-1)
-        # of x = rho + b / (p snr)
-        x1 = np.repeat((-span[..., None] * slopes)[:, :, None, :], 2, axis=2)
-        x2 = np.repeat(((span * (1.0 - 2.0 * self.fall))[..., None, None] * slopes[..., None] * slopes[..., None, :])
-                       [:, :, None], 2, axis=2)  # fmt: skip
-        noise = 1.0 / (p * link.snr)
-        x1[..., 0] -= b * noise / p * unit_p
-        x1[..., 1] += noise * unit_b
-        x2[..., 0, 0] += 2.0 * b * noise / (p * p) * unit_p**2
-        x2[..., 0, 1] -= noise / p * unit_p * unit_b
-        x2[..., 1, 0] -= noise / p * unit_p * unit_b
+        """Gradient (3, 2, K, n) and Hessian (6, 2, K, n) of the rates."""
+        g = self.groups
+        p, b, _ = self.point
+        bend = g.span * self.fall * (1.0 - self.fall)
+        slope = -bend * g.group[:2]  # of rho, by power and ratio
         inverse = 1.0 / (self.x * (1.0 + self.x))
-        log1 = -inverse
-        log2 = (1.0 + 2.0 * self.x) * inverse * inverse
-        scale = MBIT / LN2
-        first = b[..., None] * log1[..., None] * x1
-        first[..., 1] += self.log * unit_b
-        second = b[..., None, None] * (
-            log2[..., None, None] * x1[..., None] * x1[..., None, :] + log1[..., None, None] * x2
-        )
-        cross = unit_b * log1[..., None] * x1
-        second[..., 1, :] += cross
-        second[..., :, 1] += cross
-        return scale * first, scale * second
+        x1 = np.empty((3, *self.x.shape))  # of x = rho + wait
+        x1[0], x1[1], x1[2] = slope[0] - self.wait / p, self.wait / b, slope[1]
+        bend *= 1.0 - 2.0 * self.fall
+        second = ((1.0 + 2.0 * self.x) * inverse) * x1[ROW] * x1[COLUMN]
+        second[0] -= bend * g.power_slope * g.power_slope + 2.0 * self.wait / (p * p)
+        second[1] += self.wait / (p * b)
+        second[2] -= bend * g.power_slope * g.ratio_slope
+        second[5] -= bend * g.ratio_slope * g.ratio_slope
+        second *= inverse * (g.unit_rate * b)
+        first = x1 * (-g.unit_rate * inverse)  # by log(1 + 1 / x) times the unit of the rate
+        second[1] += first[0]
+        second[3] += 2.0 * first[1]
+        second[4] += first[2]
+        first *= b
+        first[1] += g.unit_rate * self.log
+        return first, second
 
     def _energy_derivatives(self, first: Array, second: Array) -> tuple[Array, Array]:
-        """Gradient (n, K, 3) and Hessian (n, K, 3, 3) of E_k / Emax, by the later user of each group."""
-        a, params = self.allocation, self.params
-        late = np.argmax(self.source / self.rate, axis=-1)[..., None]
-        rate = np.take_along_axis(self.rate, late, -1)[..., 0]
-        source = np.take_along_axis(self.source, late, -1)[..., 0]
-        r1 = np.take_along_axis(first, late[..., None], 2)[:, :, 0]
-        r2 = np.take_along_axis(second, late[..., None, None], 2)[:, :, 0]
-        unit = params.max_power_w / params.num_groups
-        bits = source * a.power_w * a.ratio  # W Mbit; energy is bits / rate
-        n1 = np.stack([source * unit * a.ratio, np.zeros_like(bits), source * a.power_w], axis=-1)
-        gradient = n1 / rate[..., None] - (bits / rate**2)[..., None] * r1
-        mixed = n1[..., None] * r1[..., None, :]
-        hessian = (2.0 * bits / rate**3)[..., None, None] * r1[..., None] * r1[..., None, :]
-        hessian -= (mixed + mixed.swapaxes(-1, -2) + bits[..., None, None] * r2) / (rate**2)[..., None, None]
-        hessian[..., 0, 2] += source * unit / rate
-        hessian[..., 2, 0] += source * unit / rate
-        gradient[..., 2] -= params.energy_coefficient_j / a.ratio
-        hessian[..., 2, 2] += params.energy_coefficient_j / a.ratio**2
-        return gradient / params.max_energy_j, hessian / params.max_energy_j
+        """Gradient (3, K, n) and Hessian (6, K, n) of E_k / Emax, by the later user of each group."""
+        p, _, delta = self.point
+        params = self.groups.params
+        rate = np.where(self.later, self.rate[1], self.rate[0])
+        r1 = np.where(self.later, first[:, 1], first[:, 0]) / rate
+        r2 = np.where(self.later, second[:, 1], second[:, 0]) / rate
+        # what is sent costs p delta / rate: its logarithm has the gradient s, and its Hessian is its own times
+        s = -r1
+        s[0] += 1.0 / p
+        s[2] += 1.0 / delta
+        hessian = s[ROW] * s[COLUMN] + r1[ROW] * r1[COLUMN] - r2
+        hessian[0] -= 1.0 / (p * p)
+        hessian[5] -= 1.0 / (delta * delta)
+        hessian *= self.sent / params.max_energy_j
+        gradient = s * (self.sent / params.max_energy_j)
+        gradient[2] -= params.energy_coefficient_j / params.max_energy_j / delta
+        hessian[5] += params.energy_coefficient_j / params.max_energy_j / (delta * delta)
+        return gradient, hessian
 
     def direction(self, weight: float) -> Array:
-        """The Newton step (n, K, 3) up the barrier function."""
+        """The Newton step (3, K, n) up the barrier function."""
         first, second = self._derivatives()
         energy1, energy2 = self._energy_derivatives(first, second)
-        groups = self.params.num_groups
-        in_time1 = first * self.reach[..., None]
-        in_time1[..., 2] -= 1.0
+        groups = self.groups.params.num_groups
+        in_time1 = first * self.groups.reach
+        in_time1[2] -= 1.0
         over = 1.0 / self.slack
-        pull = weight / self.budget  # (n, 3): power, bandwidth, energy
-        gradient = np.sum(first + weight * over[..., :2, None] * in_time1, axis=2)
-        gradient[..., 2] += weight * (over[..., 2] - over[..., 3])
-        gradient[..., 0] -= pull[:, :1] / groups
-        gradient[..., 1] -= pull[:, 1:2] / groups
-        gradient -= pull[:, 2, None, None] * energy1
-        curve = pull[:, 2, None, None, None] * energy2
-        curve -= np.sum((1.0 + weight * over[..., :2] * self.reach)[..., None, None] * second, axis=2)
-        curve += weight * np.einsum("nkui,nkuj,nku->nkij", in_time1, in_time1, over[..., :2] ** 2)
-        curve[..., 2, 2] += weight * (over[..., 2] ** 2 + over[..., 3] ** 2)
-        values, vectors = np.linalg.eigh(curve)
-        values = np.maximum(np.abs(values), LEAST_CURVATURE)
-        # the budgets couple the groups by a matrix of rank three: Woodbury
-        coupling = np.zeros((*gradient.shape, 3))
-        coupling[..., 0, 0] = coupling[..., 1, 1] = 1.0 / groups
-        coupling[..., :, 2] = energy1
-        sides = np.concatenate([gradient[..., None], coupling], axis=-1)
-        solved = vectors @ ((vectors.swapaxes(-1, -2) @ sides) / values[..., None])
-        plain, columns = solved[..., 0], solved[..., 1:]
-        small = np.einsum("nkij,nkil->njl", coupling, columns)
-        small += np.eye(3) * (self.budget**2 / weight)[:, None, :]
-        right = np.einsum("nkij,nki->nj", coupling, plain)
-        step = plain - np.einsum("nkij,nj->nki", columns, np.linalg.solve(small, right[..., None])[..., 0])
-        return step * self._reach(step, in_time1, energy1)[:, None, None]
+        pull = weight / self.budget  # (3, n): power, bandwidth, energy
+        push = weight * over[:2]
+        gradient = (first + push * in_time1).sum(1)
+        gradient[2] += weight * (over[2] - over[3])
+        gradient[:2] -= pull[:2, None] / groups
+        gradient -= pull[2] * energy1
+        curve = pull[2] * energy2
+        curve -= ((1.0 + push * self.groups.reach) * second).sum(1)
+        curve += ((push * over[:2]) * in_time1[ROW] * in_time1[COLUMN]).sum(1)
+        curve[5] += weight * (over[2] ** 2 + over[3] ** 2)
+        step = _coupled(_inverse(curve), gradient, energy1, self.budget**2 / weight)
+        return step * self._reach(step, in_time1, energy1)
 
     def _reach(self, step: Array, in_time1: Array, energy1: Array) -> Array:
         """(n,) the largest part of a step, at most 1, that keeps off every limit as far as slopes tell."""
-        used = np.stack([np.mean(step[..., 0], -1), np.mean(step[..., 1], -1), np.sum(energy1 * step, (-2, -1))], -1)
-        late = -np.einsum("nkui,nki->nku", in_time1, step)
-        ratio = step[..., 2:]
-        lost = np.concatenate([late, -ratio, ratio], axis=-1) / self.slack
-        return 1.0 / np.maximum(1.0, np.maximum(np.max(lost, (-2, -1)), np.max(used / self.budget, -1)) / TO_THE_WALL)
+        used = np.stack([_sum(step[0]) / step.shape[1], _sum(step[1]) / step.shape[1], _sum(energy1 * step)])
+        late = (in_time1 * step[:, None]).sum(0)
+        lost = np.concatenate([-late, [-step[2], step[2]]]) / self.slack
+        return 1.0 / np.maximum(1.0, np.maximum(lost.max((0, 1)), (used / self.budget).max(0)) / TO_THE_WALL)
+
+
+def _coupled(inverse: Array, gradient: Array, energy1: Array, room: Array) -> Array:
+    """The step (3, K, n) where the budgets couple the groups by a matrix of rank three (Woodbury).
+
+    inverse (6, K, n): of the groups' own curvature. room (3, n): of the budgets.
+    """
+    groups = gradient.shape[1]
+    plain, by_energy = _times(inverse, gradient), _times(inverse, energy1)
+    small = np.stack([
+        _sum(inverse[0]) / groups**2, _sum(inverse[1]) / groups**2, _sum(by_energy[0]) / groups,
+        _sum(inverse[3]) / groups**2, _sum(by_energy[1]) / groups, _sum(energy1 * by_energy),
+    ])  # fmt: skip
+    small[[0, 3, 5]] += room
+    right = np.stack([_sum(plain[0]) / groups, _sum(plain[1]) / groups, _sum(energy1 * plain)])
+    by_power, by_bandwidth, rest = _times(_inverse(small), right)
+    return plain - inverse[:3] * (by_power / groups) - inverse[[1, 3, 4]] * (by_bandwidth / groups) - by_energy * rest
+
+
+def _sum(x: Array) -> Array:
+    """(n,) the sum over all axes but the last, in an order that is the same for one pairing and for many."""
+    x = x.reshape(-1, x.shape[-1])
+    return x.sum(0) if x.shape[-1] > 1 else x.cumsum(0)[-1]
+
+
+def _times(matrix: Array, vector: Array) -> Array:
+    """Symmetric matrices (6, ...) times vectors (3, ...)."""
+    a, b, c, d, e, f = matrix
+    x, y, z = vector
+    return np.stack([a * x + b * y + c * z, b * x + d * y + e * z, c * x + e * y + f * z])
+
+
+def _inverse(matrix: Array) -> Array:
+    """The inverse of symmetric matrices (6, ...), their eigenvalues replaced by absolute values where they matter."""
+    a, b, c, d, e, f = matrix
+    with np.errstate(all="ignore"):
+        i1 = 1.0 / a
+        l21, l31 = b * i1, c * i1
+        d2, lower = d - l21 * b, e - l21 * c
+        i2 = 1.0 / d2
+        l32 = lower * i2
+        d3 = f - l31 * c - l32 * lower
+        i3 = 1.0 / d3
+        u = l21 * l32 - l31
+        v, w = u * i3, l32 * i3
+        found = np.stack([i1 + l21 * l21 * i2 + u * v, -l21 * i2 - u * w, v, i2 + l32 * w, -w, i3])
+        indefinite = ~(np.minimum(np.minimum(a, d2), d3) > LEAST_CURVATURE)
+    rows = np.flatnonzero(indefinite)
+    if len(rows):
+        full = np.empty((len(rows), 3, 3))
+        full[:, ROW, COLUMN] = full[:, COLUMN, ROW] = matrix.reshape(6, -1).take(rows, -1).T
+        values, vectors = np.linalg.eigh(full)
+        values = np.maximum(np.abs(values), LEAST_CURVATURE)
+        full = (vectors / values[:, None, :]) @ vectors.swapaxes(-1, -2)
+        found.reshape(6, -1)[:, rows] = full[:, ROW, COLUMN].T
+    return found

@@ -24,6 +24,9 @@ def shares(params: Params, link: Links, steps: int = STEPS) -> tuple[Array, Arra
     low = np.minimum(physics.distortion_floor(params, link), 1.0)
     power, bandwidth, ratio = prices.grid(params, link, low, POWERS, RATIOS, MULTIPLES)
     _, energy = prices.outcome(params, link, power, bandwidth, ratio)
+    power, bandwidth, energy = (
+        np.broadcast_to(x, energy.shape).reshape(*low.shape, -1) for x in (power, bandwidth, energy)
+    )
     used = np.stack([power / params.max_power_w, bandwidth / params.max_bandwidth_hz, energy / params.max_energy_j])
     n = used.shape[1]
     price = np.tile((0.1, 0.5), (n, 1))

@@ -15,7 +15,7 @@ import numpy as np
 from semcom_gym.envs.arrays import Array
 from semcom_gym.envs.sfma import limits, physics
 from semcom_gym.envs.sfma.instance import Params
-from semcom_gym.envs.sfma.physics import Links
+from semcom_gym.envs.sfma.physics import LN2, Links
 
 POWERS, RATIOS, BANDWIDTHS = 12, 5, 8  # points of the table along each axis
 LEAST_POWER = 0.1  # of an equal share
@@ -32,78 +32,89 @@ DEAREST = 1e6  # where nothing fits, prices would rise without end
 class Table:
     """What pairs (n, P) may hold: G points of (rate over SCALE, shares of power, bandwidth, energy), and the ratio.
 
-    points (n, P, G, 4), ratio (n, P, G), float32. A point beyond a budget has rate -1e9.
+    points (n, 4, P, G), ratio (n, P, G), float32. A point beyond a budget has rate -1e9.
     """
 
     points: Array
     ratio: Array
 
-    def best(self, prices: Array, most_bandwidth: float = np.inf) -> tuple[Array, Array]:
-        """Net value (n, P) of every pair at prices (n, 3), and the index of its point."""
-        n, count = self.points.shape[:2]
+    def best(self, prices: Array, most_bandwidth: float = np.inf, out: Array | None = None) -> tuple[Array, Array]:
+        """Net value (n, P) of every pair at prices (n, 3), and the index of its point.
+
+        out (n, 1, P G): memory to work in, which saves asking for it again and again.
+        """
+        n, _, count, points = self.points.shape
         weights = np.concatenate([np.ones((n, 1)), -prices], axis=-1).astype(np.float32)
-        net = np.matmul(self.points.reshape(n, -1, 4), weights[:, :, None]).reshape(n, count, -1)
+        net = np.matmul(weights[:, None], self.points.reshape(n, 4, -1), out=out).reshape(n, count, points)
         if most_bandwidth < 1.0:
-            net = np.where(self.points[..., 2] <= most_bandwidth, net, NEVER)
+            net = np.where(self.points[:, 2] <= most_bandwidth, net, NEVER)
         index = np.argmax(net, axis=-1)
-        return np.take_along_axis(net, index[..., None], -1)[..., 0], index
+        return net.reshape(-1).take(index + points * np.arange(n * count).reshape(n, count)), index
+
+    def at(self, pair: Array, index: Array) -> Array:
+        """(n, K, 4) rate over SCALE and shares of power, bandwidth and energy of the pairs (n, K) at points (n, K)."""
+        return self.points[np.arange(len(pair))[:, None], :, pair, index].astype(float)
 
     def modest(self, prices: Array) -> Array:
         """(n, P, 4) rate over SCALE, shares of power and bandwidth, and ratio of pairs that do not take the lot."""
         _, index = self.best(prices, MODEST)
-        index = index[..., None]
-        point = np.take_along_axis(self.points, index[..., None], 2)[:, :, 0, :3]
-        return np.concatenate([point, np.take_along_axis(self.ratio, index, -1)], axis=-1).astype(float)
+        found = self.at(np.broadcast_to(np.arange(index.shape[1]), index.shape), index)
+        found[..., 3] = np.take_along_axis(self.ratio, index[..., None], -1)[..., 0]
+        return found
 
 
 def tabulate(params: Params, link: Links) -> Table:
     """The table of pairs (n, P): powers from a tenth of an equal share to all, ratios from the distortion floor to 1,
     bandwidths from the latency floor up.
     """
-    low = np.minimum(physics.distortion_floor(params, link), 1.0).astype(np.float32)
-    link = link.map(lambda x: x.astype(np.float32))
+    low = np.minimum(physics.distortion_floor(params, link), 1.0).astype(np.float32, order="C")
+    link = link.map(lambda x: x.astype(np.float32, order="C"))
     powers = np.geomspace(LEAST_POWER, params.num_groups, POWERS)
     multiples = np.geomspace(1.0, MOST_BANDWIDTH, BANDWIDTHS)
     p, b, ratio = grid(params, link, low, powers, np.linspace(1.0, 0.0, RATIOS), multiples)
-    fits = np.repeat(b[..., ::BANDWIDTHS] <= params.max_bandwidth_hz, BANDWIDTHS, axis=-1)  # the floor does
-    b = np.minimum(b, params.max_bandwidth_hz)
+    points = np.empty((len(low), 4, low.shape[1], *b.shape[2:]), np.float32)
+    fits = b[..., :1, :] <= params.max_bandwidth_hz  # the floor does
+    np.minimum(b, params.max_bandwidth_hz, out=b)
     rate, energy = outcome(params, link, p, b, ratio)
-    value = np.where(fits, rate * (physics.MBIT / SCALE), NEVER)
-    use = (p / params.max_power_w, b / params.max_bandwidth_hz, energy / params.max_energy_j)
-    return Table(np.stack([value, *use], axis=-1), ratio)
+    points[:, 0] = np.where(fits, rate * (physics.MBIT / SCALE), NEVER)
+    points[:, 1] = p / params.max_power_w
+    points[:, 2] = b / params.max_bandwidth_hz
+    points[:, 3] = energy / params.max_energy_j
+    return Table(points.reshape(*points.shape[:3], -1), np.tile(ratio[:, :, 0], BANDWIDTHS))
 
 
 def grid(
     params: Params, link: Links, low: Array, powers: Array, exponents: Array, multiples: Array
 ) -> tuple[Array, Array, Array]:
-    """Power [W], bandwidth [Hz], ratio of every combination for pairs (n, P), each (n, P, G) in the dtype of ``low``.
+    """Power [W] (Q,), bandwidth [Hz] (n, P, B, Q) and ratio (n, P, 1, Q) of every combination for pairs (n, P), in the
+    dtype of ``low``; Q are those of power and ratio.
 
     powers: over an equal share. exponents: of the ratios over ``low`` (n, P), the distortion floor. multiples: of the
-    least bandwidth that meets the latency limit; they vary fastest.
+    least bandwidth that meets the latency limit.
     """
-    n, count = low.shape
-    shape = (n * count, len(powers), len(exponents))
-    watt = (params.max_power_w / params.num_groups * powers).astype(low.dtype)
-    p = np.broadcast_to(watt[:, None], shape).reshape(n * count, -1)
-    ratio = np.broadcast_to((low.reshape(-1, 1) ** exponents.astype(low.dtype))[:, None], shape).reshape(n * count, -1)
-    floor = limits.bandwidth_floor(params, _flat(link), p, ratio)
-    b = floor[..., None] * multiples.astype(low.dtype)
-    p, ratio = (np.repeat(x, len(multiples), axis=-1) for x in (p, ratio))
-    return p.reshape(n, count, -1), b.reshape(n, count, -1), ratio.reshape(n, count, -1)
+    p = np.repeat(params.max_power_w / params.num_groups * powers, len(exponents)).astype(low.dtype)
+    ratio = np.tile((low[..., None] ** exponents.astype(low.dtype)), len(powers))
+    rows = link.map(lambda x: x.reshape(-1, 1, *x.shape[2:]))
+    each = ratio.reshape(low.size, -1)
+    floor = limits.bandwidth_floor(params, rows, np.broadcast_to(p, each.shape), each).reshape(ratio.shape)
+    return p, floor[..., None, :] * multiples.astype(low.dtype)[:, None], ratio[..., None, :]
 
 
 def outcome(params: Params, link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array) -> tuple[Array, Array]:
-    """Sum rate [bit/s] and energy [J] of the points (n, P, G) of pairs."""
-    flat = _flat(link)
-    p, b, delta = (x.reshape(-1, x.shape[-1]) for x in (power_w, bandwidth_hz, ratio))
-    rate = physics.rates(flat, p, b, delta)
-    energy = physics.energy(params, p, physics.delays(flat, rate, delta), delta)
-    return rate.sum(-1).reshape(power_w.shape), energy.reshape(power_w.shape)
-
-
-def _flat(link: Links) -> Links:
-    """The pairs (n, P) as rows of one column, so that their points can be the second axis."""
-    return link.map(lambda x: x.reshape(-1, 1, *x.shape[2:]))
+    """Sum rate [bit/s] and energy [J] of the points of :func:`grid`, (n, P, B, Q), by (10)-(16)."""
+    wide = link.map(lambda x: x.reshape(*x.shape[:2], 1, 1, *x.shape[2:]))
+    rho = physics.interference(wide, power_w, ratio)
+    both, longest = np.zeros_like(bandwidth_hz), np.zeros_like(bandwidth_hz)
+    for user in range(2):
+        rate = bandwidth_hz / (power_w * wide.snr[..., user])
+        rate += rho
+        np.log1p(np.divide(1.0, rate, out=rate), out=rate)
+        rate *= bandwidth_hz / LN2
+        both += rate
+        np.maximum(longest, wide.source_bit[..., user] / rate, out=longest)
+    longest *= power_w * ratio
+    longest -= params.energy_coefficient_j * np.log(ratio)
+    return both, longest
 
 
 def search(table: Table, match: Callable[[Array], Array]) -> tuple[Array, list[tuple[Array, Array]]]:
@@ -116,19 +127,20 @@ def search(table: Table, match: Callable[[Array], Array]) -> tuple[Array, list[t
     centre = np.tile(np.array(CENTRE), (n, 1))
     shape = np.tile(np.diag(np.array(RADIUS) ** 2), (n, 1, 1))
     best, best_price = np.full(n, np.inf), centre
-    met = []
+    each, met = np.arange(n)[:, None], []
+    work = np.empty((n, 1, table.ratio[0].size), np.float32)
     for _ in range(STEPS):
         inside = np.min(centre, axis=-1) >= 0
-        net, index = table.best(np.clip(centre, 0.0, DEAREST))
+        net, index = table.best(np.clip(centre, 0.0, DEAREST), out=work)
         chosen = match(net)
-        point = table.points[np.arange(n)[:, None], chosen, np.take_along_axis(index, chosen, -1)]
-        value, used = np.split(point.astype(float).sum(axis=1), [1], axis=-1)
+        point = table.at(chosen, index[each, chosen])
+        value, used = np.split(point.sum(axis=1), [1], axis=-1)
         met.append((value[:, 0], used))
-        dual = np.take_along_axis(net, chosen, -1).sum(-1) + centre.sum(-1)
+        dual = value[:, 0] + np.sum(centre * (1.0 - used), axis=-1)
         better = inside & (dual < best)
         best, best_price = np.where(better, dual, best), np.where(better[:, None], centre, best_price)
         slope = np.where(inside[:, None], 1.0 - used, -np.eye(3)[np.argmin(centre, axis=-1)])
-        going = np.max(centre, axis=-1, keepdims=True) < DEAREST
+        going = np.max(np.abs(centre), axis=-1, keepdims=True) < DEAREST
         moved, cut = _cut(centre, shape, slope, np.where(inside, dual - best, 0.0))
         centre, shape = np.where(going, moved, centre), np.where(going[..., None], cut, shape)
     return np.clip(best_price, 0.0, DEAREST), met

@@ -11,16 +11,17 @@ import numpy as np
 
 from semcom_gym.envs.arrays import Array, concatenate, total
 from semcom_gym.envs.sfma import actions, frugal, physics, prices
-from semcom_gym.envs.sfma.barrier import WEIGHT_FALL, State, improve
+from semcom_gym.envs.sfma.barrier import WEIGHT_FALL, State, climb, improve
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import MBIT, Allocation, Links
 
-SCREENING, ITERATIONS, FINALISTS = 6, 16, 3
+SCREENING = 4  # steps that all starts climb
+RACE = ((6, 2), (3, 4), (1, 12))  # how many of an instance then climb on, and how many steps
 PRICED = 64  # instances whose tables are held at once
 WINNERS = 5  # groups tried as the winner
+ITERATIONS = SCREENING + sum(steps for _, steps in RACE)
 FIRST_WEIGHT = 1.0  # of the barrier [Mbit/s]
 INSIDE = (0.98, 0.998)  # starts keep this share of every limit, the second where the first leaves nothing
-EVEN_RATIOS = (0.0, 0.9)  # entries of the ratio in the starts with equal shares
 COSTLY = 1.5  # times the energy budget: what all power costs in all the time, above which little of it can be used
 LEFT, WINNING_RATIO = 0.1, 0.5  # least share of the budgets and least ratio of the winner of a start
 LEAST_SPARE = 1e-3  # of its bandwidth that a group has above its floor in a start
@@ -50,7 +51,7 @@ def best_of(params: Params, instance: Instance, pair: Array, modest: Array) -> A
     """The best allocation found for any of the pairings (n, C, K), with several groups in turn as the winner.
 
     modest (n, C, K, 4): what each group holds if it is not (``prices.Table.modest``); the winner starts with the rest.
-    Two more starts share everything equally. All starts climb a few steps; the best few of an instance climb on.
+    One more start shares everything equally. All starts climb a few steps; the best few of an instance climb on.
     """
     n, candidates, groups = pair.shape
     tried = min(WINNERS, groups)
@@ -58,20 +59,11 @@ def best_of(params: Params, instance: Instance, pair: Array, modest: Array) -> A
     link = physics.links(params, instance[np.repeat(np.arange(n), candidates)], pair.reshape(-1, groups))
     winner = _winners(params, link, modest, tried).ravel()
     rows = np.repeat(np.arange(len(modest)), tried)
-    starts = [_start(params, link[rows], pair.reshape(-1, groups)[rows], modest[rows], winner)]
-    for ratio in EVEN_RATIOS:
-        even = np.zeros((len(modest), 3, groups))
-        even[:, 2] = ratio
-        starts.append(start(params, link, pair.reshape(-1, groups), even))
-    each = np.arange(len(modest))
-    owner = np.concatenate([rows, *[each] * len(EVEN_RATIOS)])
-    link, found = link[owner], improve(params, link[owner], concatenate(starts), FIRST_WEIGHT, SCREENING)
+    even = start(params, link, pair.reshape(-1, groups), np.zeros((len(modest), 3, groups)))
+    begun = concatenate([_start(params, link[rows], pair.reshape(-1, groups)[rows], modest[rows], winner), even])
+    owner = np.concatenate([rows, np.arange(len(modest))])
     every = np.argsort(owner // candidates, kind="stable").reshape(n, -1)  # the starts of an instance
-    rank = np.argsort(-_score(params, link, found)[every], axis=-1, kind="stable")[:, :FINALISTS]
-    last = np.take_along_axis(every, rank, -1)
-    link, found = link[last.ravel()], found[last.ravel()]
-    found = improve(params, link, found, FIRST_WEIGHT * WEIGHT_FALL**SCREENING, ITERATIONS)
-    best, score = _best(params, link, found, n)
+    best, score = _race(params, link[owner], begun, every)
     costly = params.max_power_w * params.max_latency_s > COSTLY * params.max_energy_j
     lost = np.flatnonzero(costly | (score < 0))
     if len(lost):
@@ -79,6 +71,22 @@ def best_of(params: Params, instance: Instance, pair: Array, modest: Array) -> A
         better = other > score[lost]
         best = best.replaced(lost[better], rescued[better])
     return best
+
+
+def _race(params: Params, link: Links, begun: Allocation, every: Array) -> tuple[Allocation, Array]:
+    """The best allocation of each instance, whose starts are the rows ``every`` (n, S), and its score.
+
+    All climb, and every few steps only the best go on.
+    """
+    state, last = climb(State.of(params, link, begun), FIRST_WEIGHT, SCREENING), np.arange(len(begun))
+    weight = FIRST_WEIGHT * WEIGHT_FALL**SCREENING
+    for kept, steps in (*RACE, (1, 0)):
+        rank = np.argsort(-state.score()[every], axis=-1, kind="stable")[:, :kept]
+        rows = np.take_along_axis(every, rank, -1)
+        every = np.arange(rows.size).reshape(rows.shape)
+        last, state = last[rows.ravel()], climb(state[rows.ravel()], weight, steps)
+        weight *= WEIGHT_FALL**steps
+    return state.allocation(begun.pair[last]), state.score()
 
 
 def _best(params: Params, link: Links, found: Allocation, n: int) -> tuple[Allocation, Array]:
@@ -95,7 +103,7 @@ def _rescue(params: Params, instance: Instance, pair: Array) -> tuple[Allocation
     power, bandwidth = frugal.shares(params, link)
     wanted = Allocation(pair, power, bandwidth, np.minimum(physics.distortion_floor(params, link), 1.0))
     found = start(params, link, pair, actions.group_entries(params, link, wanted, LEAST_SPARE))
-    return _best(params, link, improve(params, link, found, FIRST_WEIGHT, SCREENING + ITERATIONS), n)
+    return _best(params, link, improve(params, link, found, FIRST_WEIGHT, ITERATIONS), n)
 
 
 def _winners(params: Params, link: Links, modest: Array, count: int) -> Array:
@@ -119,19 +127,18 @@ def _start(params: Params, link: Links, pair: Array, modest: Array, winner: Arra
 def from_entries(params: Params, instance: Instance, pair: Array, entries: Array) -> Allocation:
     """Climb from action entries (n, 3, K) of the pairs (n, K)."""
     link = physics.links(params, instance, pair)
-    return improve(params, link, start(params, link, pair, entries), FIRST_WEIGHT, SCREENING + ITERATIONS)
+    return improve(params, link, start(params, link, pair, entries), FIRST_WEIGHT, ITERATIONS)
 
 
 def _score(params: Params, link: Links, allocation: Allocation) -> Array:
     """(n,) the sum rate, or minus the worst excess of a limit."""
-    state = State(params, link, physics.distortion_floor(params, link), allocation)
-    return np.where(state.worst >= 0, total(total(state.rate)), np.maximum(state.worst, -1e9))
+    return State.of(params, link, allocation).score()
 
 
 def start(params: Params, link: Links, pair: Array, entries: Array) -> Allocation:
     """Allocations of action entries (n, 3, K) that keep inside every limit where there are any."""
     found = _inside(params, link, pair, entries, INSIDE[0])
-    lost = ~(State(params, link, physics.distortion_floor(params, link), found).worst > 0)
+    lost = ~(State.of(params, link, found).worst > 0)
     if lost.any():
         found = found.replaced(lost, _inside(params, link[lost], pair[lost], entries[lost], INSIDE[1]))
     return found
