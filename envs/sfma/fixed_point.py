@@ -89,6 +89,8 @@ def greatest(reach: Reach, floor: Array, top: Array, start: Array | None = None)
     for _ in range(steps):
         reached, newton = reach(delta)
         met = reached >= delta
+        if above is delta and int(xp.count_nonzero(met)) == met.shape[0]:
+            return delta  # all reach more than where they begin
         below, above = xp.where(met, delta, below), xp.where(met, above, xp.minimum(above, reached))
         last, delta = delta, xp.where(moving, xp.maximum(xp.minimum(newton, above), below), delta)
         moving = moving & (abs(delta - last) > close * last)
