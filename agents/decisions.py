@@ -16,6 +16,7 @@ from semcom_gym.envs.problems import Problem
 from semcom_gym.envs.sfma import pairing_env, resources
 
 CHUNK = 2048  # instances at once: where the temporaries still fit the cache
+SEEN = 1 << 16  # numbers of observations that a network takes at once, for the same reason
 STEP = 0.02  # of refinement, in action units, falling linearly to zero
 SPREAD, SHRINK = 0.08, 0.8  # of random moves, in action units: in the first round, and relative to the round before
 
@@ -56,9 +57,10 @@ def act(model: BaseAlgorithm, observation: Array) -> np.ndarray[Any, Any]:
     if observation.ndim != 2:
         raise ValueError(f"observations must have shape (n, d), got {tuple(observation.shape)}")
     model.policy.set_training_mode(False)
+    rows = max(1, min(CHUNK, SEEN // observation.shape[1])) if model.device.type == "cpu" else CHUNK
     with torch.no_grad():
         parts = [
-            model.policy._predict(part.to(model.device), deterministic=True).cpu() for part in observation.split(CHUNK)
+            model.policy._predict(part.to(model.device), deterministic=True).cpu() for part in observation.split(rows)
         ]
     return torch.cat(parts).clamp(-1.0, 1.0).numpy()
 

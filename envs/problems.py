@@ -66,6 +66,7 @@ class Problem:
     exact_actions: fields of Params under which an action stands for every feasible allocation as it is, where other
     values may turn it into a better one.
     evaluate_unchecked, decode, observe: pure functions of NumPy arrays or torch tensors; encode: NumPy only.
+    outcome_of: the evaluation of the decoded action (params, instance, action), where it takes less than both in turn.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Problem:
     signed: tuple[str, ...] = ()
     exact_actions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     check_allocation: Callable[[Any, Any], None] = _nothing_more_to_check
+    outcome_of: Callable[[Any, Any, Array], Outcome] | None = None
 
     def preset(self, name: str, **overrides: Any) -> Any:
         """The parameters of a preset, with fields overridden.
@@ -135,7 +137,10 @@ class Problem:
 
     def play(self, params: Any, instance: Any, action: Array, penalty: float = 1.0) -> tuple[Outcome, Array]:
         """What an action (n, d) achieves on instances of its own library, unchecked: the outcome and the reward."""
-        outcome = self.evaluate_unchecked(params, instance, self.decode(params, instance, action))
+        if self.outcome_of is None:
+            outcome = self.evaluate_unchecked(params, instance, self.decode(params, instance, action))
+        else:
+            outcome = self.outcome_of(params, instance, action)
         return outcome, self.reward(outcome, penalty)
 
     def check(self, params: Any, instance: Any) -> None:

@@ -377,3 +377,34 @@ def test_observation_against_its_description() -> None:
     })  # fmt: skip
     assert len(actions.USER_FEATURES) == len(users) == 4
     assert len(actions.PAIR_FEATURES) == len(rows) == 9
+
+
+# --- one step --------------------------------------------------------------------------------------------------------
+@pytest.mark.parametrize("preset", ["default", "pruned", "measured"])
+def test_playing_is_evaluating_the_decoded_action(preset: str) -> None:
+    """What a step shares between the two changes no bit of either."""
+    params = SFMA.preset(preset)
+    rng = np.random.default_rng(3)
+    instance = SFMA.sample(params, rng, 100)
+    action = rng.uniform(-1.0, 1.0, (100, SFMA.action_layout(params).size))
+    played, reward = SFMA.play(params, instance, action, 100.0)
+    expected = SFMA.evaluate(params, instance, SFMA.decode(params, instance, action))
+    np.testing.assert_array_equal(reward, SFMA.reward(expected, 100.0))
+    for name in ("violation", "terms"):
+        for key, value in getattr(expected, name).items():
+            np.testing.assert_array_equal(getattr(played, name)[key], value, err_msg=key)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_surely_feasible_only_where_every_pair_is(dtype: type) -> None:
+    answers = []
+    for preset in SFMA.PRESETS:
+        params = SFMA.preset(preset)
+        instance = SFMA.sample_split(params, "validation", 50).map(lambda x: x.astype(dtype))
+        surely = physics.surely_feasible(params, instance)
+        answers.append(surely)
+        assert bool(physics.feasible_pairs(params, instance).all()) >= surely
+        tight = dataclasses.replace(params, max_latency_s=float(instance.encode_s.max()))
+        assert not physics.surely_feasible(tight, instance)
+    assert True in answers
+    assert False in answers

@@ -205,18 +205,25 @@ def test_spare_energy_moves_what_it_must(preset: str) -> None:
         assert (after <= before + 1e-12).all()
 
 
-def test_least_move() -> None:
-    """The least t with excess <= 0 of functions whose root is known."""
-    roots = np.array([0.013, 0.3, 0.77, 0.999])
+@pytest.mark.parametrize("copies", [1, 40, 400])
+def test_least_move(copies: int) -> None:
+    """The least t with excess <= 0 of functions whose root is known, whether rungs are tried at once or in turn."""
+    roots = np.repeat([0.013, 0.3, 0.77, 0.999, 1.3, -0.1], copies)
 
-    def excess(t: np.ndarray) -> np.ndarray:
-        return (roots - t) * np.exp(-3 * t)
+    def excess(rows: np.ndarray | None) -> Callable[[np.ndarray], np.ndarray]:
+        mine = roots if rows is None else roots[rows]
+        return lambda t: (mine - t) * np.exp(-3 * t)
 
-    found = limits.least_move(excess(np.zeros(4)), excess)
-    assert (found >= roots).all()
-    np.testing.assert_allclose(found, roots, atol=0.02)
-    mixed = limits.least_move(np.array([2.0, -1.0, 0.0]), lambda t: 1.0 + 0.0 * t)
-    assert mixed.tolist() == [1.0, 0.0, 0.0], "as far as it goes where nothing helps, and not where nothing has to"
+    start = excess(None)(np.zeros_like(roots))
+    found = limits.least_move(start, excess).reshape(6, copies)
+    assert (found[:4].ravel() >= roots[: 4 * copies]).all()
+    np.testing.assert_allclose(found[:4].ravel(), roots[: 4 * copies], atol=0.02)
+    assert (found[4] == 1.0).all(), "as far as it goes where nothing helps"
+    assert (found[5] == 0.0).all(), "and not where nothing has to"
+    hopeless = np.repeat([False, True, False, True, False, False], copies)
+    told = limits.least_move(start, excess, hopeless).reshape(6, copies)
+    np.testing.assert_array_equal(told[[0, 2, 4, 5]], found[[0, 2, 4, 5]])
+    assert (told[[1, 3]] == 1.0).all()
 
 
 # --- gradients -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,6 @@ from hypothesis import strategies as st
 from sfma_cells import CURVES, between, own_curve
 
 from semcom_gym import envs
-from semcom_gym.envs.arrays import namespace
 from semcom_gym.envs.sfma import physics
 from semcom_gym.envs.sfma.physics import Allocation, Links
 
@@ -373,7 +372,6 @@ def functions(params: Any, instance: Any, decision: Allocation) -> dict[str, Any
         "delays": delay,
         "energy": physics.energy(params, p, delay, delta),
         "rate_floor": physics.rate_floor(link, delta),
-        "distortion_knots": namespace(delay).moveaxis(physics.distortion_knots(params, link), 0, -1),
         "distortion": physics.distortion(params, link, delta),
         "distortion_floor": physics.distortion_floor(params, link),
         "least_distortion": physics.least_distortion(params, instance),

@@ -23,6 +23,7 @@ PROBLEM = Problem(
     check_allocation=physics.check,
     evaluate_unchecked=physics.evaluate,
     decode=actions.decode,
+    outcome_of=actions.outcome_of,
     encode=actions.encode,
     observe=actions.observe,
     action_blocks=actions.action_blocks,

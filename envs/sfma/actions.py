@@ -6,7 +6,7 @@ import numpy as np
 
 from semcom_gym.envs import simplex
 from semcom_gym.envs.arrays import Array, at_least, at_most, flat, like, namespace, total, turned
-from semcom_gym.envs.outcome import require_feasible
+from semcom_gym.envs.outcome import Outcome, require_feasible
 from semcom_gym.envs.sfma import limits, pairs, physics
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import Allocation, Links
@@ -33,9 +33,20 @@ def decode(params: Params, instance: Instance, action: Array) -> Allocation:
     pairing (M): the perfect matching of largest total score, over the pairs in E_f (21) wherever they allow one.
     power, bandwidth, ratio (N each): a group's entry is the mean of its two users'; then as in :func:`allot`.
     """
+    return _decode(params, instance, action)[0]
+
+
+def outcome_of(params: Params, instance: Instance, action: Array) -> Outcome:
+    """What an action achieves: :func:`decode` and ``physics.evaluate``, which need the same links."""
+    allocation, link = _decode(params, instance, action)
+    return physics.outcome(params, allocation, link)
+
+
+def _decode(params: Params, instance: Instance, action: Array) -> tuple[Allocation, Links]:
     a = at_most(at_least(action, -1.0), 1.0)
     pair = match(params, instance, a[:, : params.num_pairs])
-    return allot(params, physics.links(params, instance, pair), pair, _of_groups(params, a, pair))
+    link = physics.links(params, instance, pair)
+    return allot(params, link, pair, _of_groups(params, a, pair)), link
 
 
 def _of_groups(params: Params, action: Array, pair: Array) -> Array:
@@ -50,7 +61,8 @@ def _of_groups(params: Params, action: Array, pair: Array) -> Array:
 
 def match(params: Params, instance: Instance, score: Array) -> Array:
     """(n, K) the perfect matching of largest total score (n, M), outside E_f (21) only where it must."""
-    score = namespace(score).where(physics.feasible_pairs(params, instance), score, score - PRUNED)
+    if not physics.surely_feasible(params, instance):
+        score = namespace(score).where(physics.feasible_pairs(params, instance), score, score - PRUNED)
     return pairs.best_matching(score, params.num_users)
 
 
@@ -70,10 +82,12 @@ def allot(params: Params, link: Links, pair: Array, group: Array) -> Allocation:
     left = params.max_bandwidth_hz - total(need)
     bandwidth = need + at_least(left, 0.0)[:, None] * _shares(group[:, 1])
     bandwidth = bandwidth * at_most(params.max_bandwidth_hz / total(need), 1.0)[:, None]  # where the floors exceed it
-    high = limits.ratio_ceiling(link, power, bandwidth, low, namespace(low).ones_like(low))
-    wish = low + (high - low) * (0.5 * (group[:, 2] + 1.0))
-    chosen = limits.ratio_ceiling(link, power, bandwidth, low, wish)
-    power, ratio = limits.spare_energy(params, link, power, bandwidth, chosen, low, high)
+    sent = limits.reach(link, power, bandwidth)
+    least = turned(low)
+    high = limits.ceiling(sent, least, namespace(low).ones_like(least))
+    wish = least + (high - least) * turned(0.5 * (group[:, 2] + 1.0))
+    chosen = turned(limits.ceiling(sent, least, wish, below=True))
+    power, ratio = limits.spare_energy(params, link, power, bandwidth, chosen, low, turned(high), sent)
     return Allocation(pair, power, bandwidth, ratio)
 
 

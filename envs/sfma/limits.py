@@ -6,33 +6,31 @@ makes the derivative of the result that of the implicit function.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
-
-import numpy as np
 
 from semcom_gym.envs.arrays import (
     Array,
+    Batch,
     at_least,
     at_most,
     at_rows,
+    falling,
+    few,
     frozen,
     is_torch,
-    larger,
-    like,
     namespace,
     rounding,
-    total,
     turned,
     with_rows,
 )
 from semcom_gym.envs.sfma import physics
-from semcom_gym.envs.sfma.fixed_point import Reach, greatest
+from semcom_gym.envs.sfma.fixed_point import Reach, greatest, lesser
 from semcom_gym.envs.sfma.instance import Params
+from semcom_gym.envs.sfma.least_move import Function, least_move
 from semcom_gym.envs.sfma.physics import LN2, TINY_HZ, TINY_W, Links
 
 FLOOR_STEPS = 3  # of Newton's method: four digits after the first, rounding after the third and the one that follows
-LADDER = np.array((0.0, 0.25, 0.5, 0.75, 1.0))
-SECANTS = 2
 HOPELESS = 100.0  # times the budget: the floor of a group that no bandwidth can save
 
 
@@ -46,6 +44,50 @@ def ratio_floor(params: Params, link: Links) -> Array:
     return at_most(physics.distortion_floor(params, link) * (1.0 + margin(link.snr)), 1.0)
 
 
+@dataclasses.dataclass(frozen=True)
+class Need(Batch):
+    """What (28) asks of groups at their ratio, users first and instances last: nat/s and what decides the SINR."""
+
+    rest: Array  # the exponent of (10) without power
+    slope: Array
+    rho_min: Array
+    span: Array
+    snr: Array
+    nats: Array
+
+    @classmethod
+    def of(cls, link: Links, ratio: Array) -> Need:
+        """Of the pairs of ``link`` at ratios (n, P)."""
+        nats = at_most(physics.rate_floor(link, ratio), 1e15) * (LN2 * (1.0 + margin(ratio)))
+        rest, span = link.ratio_slope * ratio + link.offset, link.rho_max - link.rho_min
+        return cls(*map(turned, (rest, link.power_slope, link.rho_min, span, link.snr, nats)))
+
+    def bandwidth(self, params: Params, power_w: Array) -> Array:
+        """:func:`bandwidth_floor` for powers (P, n)."""
+        xp = namespace(power_w)
+        cap = HOPELESS * params.max_bandwidth_hz
+        rho = self.rho_min + self.span * falling(self.slope * power_w + self.rest)
+        noise = 1.0 / (at_least(power_w, TINY_W) * self.snr)  # per Hz
+        plain, most = frozen(rho), cap * frozen(noise)
+        c = frozen(self.nats) * frozen(noise)
+        y = xp.minimum(c / (xp.log1p(1.0 / at_least(plain, 1e-9)) * at_least(1.0 - c, 1e-9)), most)  # rho may be zero
+        close = rounding(y) ** 0.25  # two more squares of it are rounding
+        for _ in range(FLOOR_STEPS):
+            x = plain + y
+            log = xp.log1p(1.0 / x)
+            slope = xp.maximum(log - c / (log * (x + x * x)), 1e-3 * log)  # smaller where no bandwidth can save it
+            last, y = y, xp.minimum(y + (c - y * log) / slope, most)
+            if not is_torch(y) and bool((abs(y - last) <= close * y).all()):
+                break
+        b = y / frozen(noise)
+        noisy = noise * b
+        x = rho + noisy
+        log = xp.log1p(1.0 / x)
+        slope = xp.maximum(log - noisy / (x + x * x), 1e-3 * log)
+        b = at_most(b + (self.nats - b * log) / frozen(slope), cap)
+        return at_least(xp.maximum(b[0], b[1]), TINY_HZ)
+
+
 def bandwidth_floor(params: Params, link: Links, power_w: Array, ratio: Array) -> Array:
     """Least bandwidth [Hz] at which both users of a pair meet the latency limit (28), (n, P); at most 100 Bmax.
 
@@ -53,24 +95,23 @@ def bandwidth_floor(params: Params, link: Links, power_w: Array, ratio: Array) -
     y)) = c. The map 1 / ln(1 + 1 / x) rises by at least 1 per unit of x, which gives a start below the root that is
     off by some percent, and is nearly straight, which Newton's method likes.
     """
-    xp = namespace(power_w)
-    cap = HOPELESS * params.max_bandwidth_hz
-    needed = at_most(physics.rate_floor(link, ratio), 1e15) * (LN2 * (1.0 + margin(power_w)))  # nat/s
-    rho = physics.interference(link, power_w, ratio)[..., None]
-    noise = 1.0 / (at_least(power_w, TINY_W)[..., None] * link.snr)  # per Hz
-    plain, most = frozen(rho), cap * frozen(noise)
-    c = frozen(needed) * frozen(noise)
-    y = xp.minimum(c / (xp.log1p(1.0 / at_least(plain, 1e-9)) * at_least(1.0 - c, 1e-9)), most)  # rho may be zero
-    for _ in range(FLOOR_STEPS):
-        x = plain + y
-        log = xp.log1p(1.0 / x)
-        slope = xp.maximum(log - c / (log * (x + x * x)), 1e-3 * log)  # smaller where no bandwidth can save it
-        y = xp.minimum(y + (c - y * log) / slope, most)
-    b = y / frozen(noise)
-    x = rho + noise * b
-    log = xp.log1p(1.0 / x)
-    slope = xp.maximum(log - noise * b / (x + x * x), 1e-3 * log)
-    return at_least(larger(at_most(b + (needed - b * log) / frozen(slope), cap)), TINY_HZ)
+    return turned(Need.of(link, ratio).bandwidth(params, turned(power_w)))
+
+
+def reach(link: Links, power_w: Array, bandwidth_hz: Array) -> Reach:
+    """How the pairs of ``link`` send with powers and bandwidths (n, P), its axes (P, n)."""
+    b = at_least(bandwidth_hz, TINY_HZ)[..., None]
+    pace = b / (LN2 * link.source_bit)
+    fields = (
+        link.power_slope * power_w + link.offset,
+        link.ratio_slope,
+        link.rho_min,
+        link.rho_max - link.rho_min,
+        b / (at_least(power_w, TINY_W)[..., None] * link.snr),
+        pace,
+        at_least(link.spare_s, 0.0) * (1.0 - margin(power_w)) * pace,
+    )
+    return Reach(*map(turned, fields))
 
 
 def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array, start: Array) -> Array:
@@ -79,150 +120,162 @@ def ratio_ceiling(link: Links, power_w: Array, bandwidth_hz: Array, floor: Array
     It is ``start`` itself or the greatest fixed point below it of min_u R_u(delta) T-bar_u / Q_u, a rising function of
     delta. The ratios that meet the limit need not be an interval.
     """
-    xp = namespace(power_w)
-    b = at_least(bandwidth_hz, TINY_HZ)[..., None]
-    reach = Reach(
-        rest=link.power_slope * power_w + link.offset,
-        slope=link.ratio_slope,
-        rho_min=link.rho_min,
-        span=link.rho_max - link.rho_min,
-        noise=b / (at_least(power_w, TINY_W)[..., None] * link.snr),
-        scale=at_least(link.spare_s, 0.0) * (1.0 - margin(power_w)) * b / (LN2 * link.source_bit),
-    ).map(_columns)
-    low, top = _columns(floor), _columns(start)
-    plain = reach.map(frozen) if is_torch(low) else reach
-    delta = greatest(plain, frozen(low), frozen(top))
+    return turned(ceiling(reach(link, power_w, bandwidth_hz), turned(floor), turned(start)))
+
+
+def ceiling(reach: Reach, floor: Array, top: Array, *, below: bool = False) -> Array:
+    """:func:`ratio_ceiling` of groups that send like that, all (P, n). below: no group reaches less than its top."""
+    xp = namespace(floor)
+    groups = reach.map(lambda x: xp.reshape(x, (*x.shape[:-2], -1)))
+    low, high = xp.reshape(floor, (-1,)), xp.reshape(top, (-1,))
+    plain = groups.map(frozen) if is_torch(low) else groups
+    delta = greatest(plain, frozen(low), frozen(high), frozen(high) if below else None)
     if is_torch(delta):
-        moved = xp.minimum(xp.maximum(reach(delta)[1], low), top)
-        delta = xp.where((delta > frozen(low)) & (delta < frozen(top)), moved, xp.where(delta < frozen(top), low, top))
-    return turned(xp.reshape(delta, tuple(reversed(floor.shape))))
-
-
-def _columns(x: Array) -> Array:
-    """Groups (n, P) as one axis (n P,), users (n, P, 2) as (2, n P)."""
-    return namespace(x).reshape(turned(x), (-1,) if x.ndim == 2 else (2, -1))
-
-
-def _at(link: Links, rows: Array) -> Links:
-    return link if len(rows) == len(link) else link.map(lambda x: at_rows(x, rows))
+        moved = xp.minimum(xp.maximum(groups(delta)[1], low), high)
+        inside, ends = (delta > frozen(low)) & (delta < frozen(high)), xp.where(delta < frozen(high), low, high)
+        delta = xp.where(inside, moved, ends)
+    return xp.reshape(delta, floor.shape)
 
 
 def share_power(params: Params, link: Links, power_w: Array, floor: Array) -> tuple[Array, Array]:
     """Power (n, K) moved towards equal shares as far as the bandwidth floors at ratio ``floor`` need it; the floors."""
-    need = bandwidth_floor(params, link, power_w, floor)
+    every, wish = Need.of(link, floor), turned(power_w)
+    need = every.bandwidth(params, wish)
     limit, equal = params.max_bandwidth_hz, params.max_power_w / params.num_groups
-    above = frozen(total(need)) / limit - 1.0
-    if not bool((above > 0).any()):
-        return power_w, need
-    rows = namespace(need).nonzero(above > 0)[0]
-    link, wish, least = _at(link, rows), at_rows(power_w, rows), at_rows(floor, rows)
-    plain = link.map(frozen) if is_torch(need) else link
+    above = frozen(need.sum(0)) / limit - 1.0
+    short = above > 0
+    if not bool(short.any()):
+        return power_w, turned(need)
+    rows = few(short)
+    every, wished = every.map(lambda x: at_rows(x, rows)), at_rows(wish, rows)
+    plain, wishes = (every.map(frozen), frozen(wished)) if is_torch(need) else (every, wished)
 
-    def moved(t: Array) -> Array:
-        return wish * (1.0 - t[..., None]) + equal * t[..., None]
+    def excess(some: Array | None) -> Function:
+        here, mine = plain.map(lambda x: _some(x, some)), _some(wishes, some)
 
-    def excess(t: Array) -> Array:
-        floors = bandwidth_floor(params, plain, frozen(moved(t)), frozen(least))
-        return at_most(total(floors), 3.0 * limit) / limit - 1.0
+        def at(t: Array) -> Array:
+            floors = here.bandwidth(params, mine * (1.0 - t) + equal * t)
+            return at_most(floors.sum(0), 3.0 * limit) / limit - 1.0
 
-    power = moved(least_move(above[rows], excess))
-    return with_rows(power_w, rows, power), with_rows(need, rows, bandwidth_floor(params, link, power, least))
+        return at
+
+    t = least_move(at_rows(above, rows), excess)
+    power = wished * (1.0 - t) + equal * t
+    needed = every.bandwidth(params, power)
+    return turned(with_rows(wish, short, rows, power)), turned(with_rows(need, short, rows, needed))
 
 
 def spare_energy(
-    params: Params, link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array, low: Array, high: Array
-) -> tuple[Array, Array]:
-    """Power (n, K) and ratios (n, K), moved as far as the energy budget (20c) needs it.
+    params: Params, link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array, low: Array, high: Array,
+    sent: Reach | None = None,
+) -> tuple[Array, Array]:  # fmt: skip
+    """Power (n, K) and ratios (n, K), moved as far as the energy budget (20c) needs it. sent: :func:`reach`, if known.
 
     First the ratios move towards those of least energy between ``low`` and ``high``; where that is not enough, groups
     that stay in time with less power get less.
     """
-    delay = physics.delays(link, physics.rates(link, power_w, bandwidth_hz, ratio), ratio)
-    spent = physics.energy(params, power_w, delay, ratio)
-    over = frozen(total(spent)) > params.max_energy_j * (1.0 - margin(ratio))
+    sent = reach(link, power_w, bandwidth_hz) if sent is None else sent
+    limit = params.max_energy_j * (1.0 - margin(ratio))
+    power, delta, low, high = map(turned, (power_w, ratio, low, high))
+    spent = power * sent.delay(delta) + physics.coding_energy(params, delta)
+    over = frozen(spent.sum(0)) > limit
     if not bool(over.any()):
         return power_w, ratio
-    rows = namespace(ratio).nonzero(over)[0]
-    link = _at(link, rows)
-    power, b, delta, low, high, spent = (at_rows(x, rows) for x in (power_w, bandwidth_hz, ratio, low, high, spent))
-    delta = _calmer(params, link, power, b, delta, low, high, spent)
-    power = _weaker(params, link, power, b, delta)
-    return with_rows(power_w, rows, power), with_rows(ratio, rows, delta)
+    rows = few(over)
+    sent = sent.map(lambda x: at_rows(x, rows))
+    p, changed, spent, *ends = (at_rows(x, rows) for x in (power, delta, spent, low, high))
+    changed = _calmer(params, sent, p, changed, spent, *ends)
+    p = _weaker(params, sent, at_rows(turned(link.power_slope), rows), p, changed)
+    return turned(with_rows(power, over, rows, p)), turned(with_rows(delta, over, rows, changed))
 
 
-def _calmer(
-    params: Params, link: Links, power: Array, b: Array, ratio: Array, low: Array, high: Array, now: Array
-) -> Array:
-    """Ratios moved towards those of least energy as far as the budget needs it. now: the energy."""
+def _calmer(params: Params, sent: Reach, power: Array, ratio: Array, now: Array, low: Array, high: Array) -> Array:
+    """Ratios moved towards those of least energy as far as the budget needs it; all (P, n). now: the energy."""
     xp = namespace(ratio)
-    limit = params.max_energy_j * (1.0 - margin(ratio))
-
-    def spent(delta: Array) -> Array:
-        return physics.energy(params, power, physics.delays(link, physics.rates(link, power, b, delta), delta), delta)
-
     calm, least = ratio, now
-    for other in (low, high, xp.sqrt(low * high)):
-        cost = spent(other)
-        calm, least = xp.where(cost < least, other, calm), xp.minimum(cost, least)
+    others = xp.stack([low, high, xp.sqrt(low * high)], axis=-2)  # (P, 3, n)
+    delay = sent.map(lambda x: _some(x, None)).delay(others)
+    cost = power[:, None] * delay + physics.coding_energy(params, others)
+    for k in range(3):
+        calm = xp.where(cost[:, k] < least, others[:, k], calm)
+        least = xp.minimum(cost[:, k], least)
+    way = calm - ratio
 
-    def moved(t: Array) -> Array:
-        return ratio + t[..., None] * (calm - ratio)
+    def spent(rows: Array | None) -> Function:
+        here, (p, begin, away) = sent.map(lambda x: _some(x, rows)), (_some(x, rows) for x in (power, ratio, way))
 
-    t = _meet(lambda t: total(spent(moved(t))), frozen(total(now)), limit)
-    return ratio_ceiling(link, power, b, low, moved(t))
+        def at(t: Array) -> Array:
+            delta = begin + t * away
+            return (p * here.delay(delta) + physics.coding_energy(params, delta)).sum(0)
+
+        return at
+
+    # what no ratio spends less than: the delay per ratio falls with the ratio
+    floor = xp.where(way == 0, now, power * delay[:, 1] * (low / high) + physics.coding_energy(params, high))
+    return ceiling(sent, low, ratio + _meet(params, spent, now.sum(0), frozen(floor.sum(0))) * way)
 
 
-def _weaker(params: Params, link: Links, power: Array, b: Array, ratio: Array) -> Array:
-    """Powers of the groups that stay in time with less, lowered as far as the budget needs it."""
-    xp = namespace(ratio)
+def _weaker(params: Params, sent: Reach, slope: Array, power: Array, ratio: Array) -> Array:
+    """Powers of the groups that stay in time with less, lowered as far as the budget needs it; all (P, n)."""
+    coding, due = physics.coding_energy(params, ratio), ratio * (1.0 - margin(ratio))
+    log, limit = sent.capacity(ratio), params.max_energy_j * (1.0 - margin(ratio))
+    now = power * ratio / lesser(sent.pace * log) + coding
+    late = due > lesser(sent.scale * log)
+    # less power takes no longer, and saves nothing where a group is late as it is
+    over = (now.sum(0) > limit) & (namespace(ratio).where(late, now, coding).sum(0) <= limit * (1.0 + margin(ratio)))
+    if not bool(over.any()):
+        return power
+    rows = few(over)
+    sent = sent.map(lambda x: at_rows(x, rows))
+    slope, p, ratio, now, coding, due = (at_rows(x, rows) for x in (slope, power, ratio, now, coding, due))
 
-    def lowered(t: Array) -> tuple[Array, Array]:
+    def lowered(rows: Array | None) -> Callable[[Array], tuple[Array, Array]]:
         """Power and energy of the groups with less power by a share t, where that is in time."""
-        p = power * (1.0 - t[..., None])
-        delay = physics.delays(link, physics.rates(link, p, b, ratio), ratio)
-        late = larger(delay - link.spare_s) > 0
-        return xp.where(late, power, p), xp.where(late, now, physics.energy(params, p, delay, ratio))
+        here = sent.map(lambda x: _some(x, rows))
+        a, most, delta, before, code, last = (_some(x, rows) for x in (slope, p, ratio, now, coding, due))
+        received = here.noise * at_least(most, TINY_W)
 
-    delay = physics.delays(link, physics.rates(link, power, b, ratio), ratio)
-    now = physics.energy(params, power, delay, ratio)
-    limit = params.max_energy_j * (1.0 - margin(ratio))
-    return lowered(_meet(lambda t: total(lowered(t)[1]), frozen(total(now)), limit))[0]
+        def at(t: Array) -> tuple[Array, Array]:
+            xp, less = namespace(t), most * (1.0 - t)
+            log = here.moved(a * (less - most), received / at_least(less, TINY_W)).capacity(delta)
+            late = last > lesser(here.scale * log)
+            spent = less * delta / lesser(here.pace * log) + code
+            return xp.where(late, most, less), xp.where(late, before, spent)
+
+        return at
+
+    def spent(rows: Array | None) -> Function:
+        each = lowered(rows)
+        return lambda t: each(t)[1].sum(0)
+
+    t = _meet(params, spent, now.sum(0))
+    return with_rows(power, over, rows, lowered(None)(t[None])[0][:, 0])
 
 
-def _meet(spent: Callable[[Array], Array], now: Array, limit: float) -> Array:
-    """How far (n,) to move for ``spent(t)`` to meet a limit, as a function of whatever ``spent`` depends on."""
-    t = least_move(now / limit - 1.0, lambda t: frozen(spent(t)) / limit - 1.0)
+def _some(x: Array, rows: Array | None) -> Array:
+    """Groups (..., P, n) of some instances, with an axis before the last for several moves."""
+    return at_rows(x, rows)[..., None, :]
+
+
+def _meet(params: Params, spent: Callable[[Array | None], Function], now: Array, floor: Array | None = None) -> Array:
+    """How far (n,) to move for the energy to meet the budget, as a function of whatever ``spent`` depends on.
+
+    floor (n,): what no move spends less than, if known.
+    """
+    limit = params.max_energy_j * (1.0 - margin(now))
+
+    def excess(rows: Array | None) -> Function:
+        energy = spent(rows)
+        return lambda t: frozen(energy(t)) / limit - 1.0
+
+    hopeless = None if floor is None else floor > limit * (1.0 + margin(now))
+    t = least_move(frozen(now) / limit - 1.0, excess, hopeless)
     if not is_torch(t):
         return t
-    here, nearer = spent(t), at_most(t + 1e-3, 1.0)
+    energy, nearer = spent(None), at_most(t + 1e-3, 1.0)
+    here = energy(t[None])[0]
     if not here.requires_grad:
         return t
-    slope = (frozen(spent(nearer)) - frozen(here)) / at_least(nearer - t, 1e-9)
+    slope = (frozen(energy(nearer[None])[0]) - frozen(here)) / at_least(nearer - t, 1e-9)
     shift = -(here - frozen(here)) / at_most(slope, -1e-9)
     return t + namespace(t).where((t > 0) & (t < 1), shift, namespace(t).zeros_like(shift))
-
-
-def least_move(start: Array, excess: Callable[[Array], Array]) -> Array:
-    """(n,) about the least t in [0, 1] with excess(t) <= 0, 0 where ``start`` already is, 1 where none is found.
-
-    excess(t): relative excess at t, (n,) or several of them, (R, n). The first rung of a ladder that meets the limit,
-    then secant steps below it; the end of the bracket that meets the limit is returned.
-    """
-    xp = namespace(start)
-    index = xp.arange(start.shape[0], device=start.device)
-    ends = like(LADDER, start)
-    values = xp.concat([at_least(start, 0.0)[None], excess(ends[1:, None] + xp.zeros_like(start))])
-    meets = values <= 0
-    some = xp.any(meets, axis=0)
-    rung = at_least(xp.argmax(xp.astype(meets, xp.int8), axis=0), 1)
-    low, high = ends[rung - 1], ends[rung]
-    at_low, at_high = values[rung - 1, index], values[rung, index]
-    for _ in range(SECANTS):
-        share = at_low / at_least(at_low - at_high, 1e-30)
-        # a little beyond the root, so that the end that meets the limit comes close
-        t = low + (high - low) * at_most(1.05 * share + 1e-3, 1.0)
-        value = excess(t)
-        better = value <= 0
-        low, at_low = xp.where(better, low, t), xp.where(better, at_low, value)
-        high, at_high = xp.where(better, t, high), xp.where(better, value, at_high)
-    return xp.where(some, high, ends[-1]) * (start > 0)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, frozen, in_order, like, namespace, to_numpy, turned
+from semcom_gym.envs.arrays import Array, frozen, in_order, is_torch, like, namespace, to_numpy, turned
 
 ENUMERATED_USERS = 14  # up to here all matchings are compared, level by level; above, a blossom algorithm
 BLOSSOM_SCALE = 2.0**40  # it wants integers
@@ -77,9 +77,10 @@ def best_matching(score: Array, users: int) -> Array:
     a few rows and users the totals of all matchings. Where totals are equal, the first in lexicographic order.
     """
     score = frozen(score)
-    if users <= LISTED_USERS and len(score) <= LISTED_ROWS and isinstance(score, np.ndarray):
+    if users <= LISTED_USERS and len(score) <= LISTED_ROWS and (not is_torch(score) or score.device.type == "cpu"):
         matchings, within = _all_matchings(users)
-        return matchings[np.argmax(score.astype(float, copy=False) @ within, axis=1)]
+        best = matchings[np.argmax(to_numpy(score).astype(float, copy=False) @ within, axis=1)]
+        return namespace(score).asarray(best)
     if users > ENUMERATED_USERS:
         found = np.stack([_blossom(row, users) for row in to_numpy(score).astype(float)])
         return namespace(score).asarray(found, device=score.device)

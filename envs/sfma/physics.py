@@ -14,6 +14,7 @@ from semcom_gym.envs.arrays import (
     Batch,
     at_least,
     falling,
+    is_torch,
     larger,
     largest,
     like,
@@ -31,6 +32,8 @@ MBIT = 1e-6
 INTERFERENCE = ("rho_min", "rho_max", "power_slope", "ratio_slope", "offset")
 TINY_HZ = 1.0
 TINY_W = 1e-6
+ALMOST = 1.0 - 1e-5  # far enough inside a limit for rounding in float32
+FEW = 64  # instances below which one operation on many values beats many on few
 LONGEST = 1e3  # times the limit: a group without resources is late by this much, not infinitely
 
 
@@ -118,14 +121,21 @@ def interference(link: Links, power_w: Array, ratio: Array) -> Array:
 
 def sinr(link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array) -> Array:
     """Effective SINR Gamma_u (11), (n, P, 2)."""
-    rho = interference(link, power_w, ratio)
+    return _sinr(link, power_w, bandwidth_hz, interference(link, power_w, ratio))
+
+
+def _sinr(link: Links, power_w: Array, bandwidth_hz: Array, rho: Array) -> Array:
     noise = at_least(bandwidth_hz, TINY_HZ)[..., None] / (at_least(power_w, TINY_W)[..., None] * link.snr)
     return 1.0 / (rho[..., None] + noise)
 
 
 def rates(link: Links, power_w: Array, bandwidth_hz: Array, ratio: Array) -> Array:
     """Rate R_u [bit/s] (12), (n, P, 2); their sum over the last axis is (13)."""
-    gamma = sinr(link, power_w, bandwidth_hz, ratio)
+    return _rates(link, power_w, bandwidth_hz, interference(link, power_w, ratio))
+
+
+def _rates(link: Links, power_w: Array, bandwidth_hz: Array, rho: Array) -> Array:
+    gamma = _sinr(link, power_w, bandwidth_hz, rho)
     return at_least(bandwidth_hz, TINY_HZ)[..., None] * (namespace(gamma).log1p(gamma) * (1.0 / LN2))
 
 
@@ -136,7 +146,12 @@ def delays(link: Links, rate: Array, ratio: Array) -> Array:
 
 def energy(params: Params, power_w: Array, delay: Array, ratio: Array) -> Array:
     """Energy E_k [J] (16), (n, P)."""
-    return power_w * larger(delay) - params.energy_coefficient_j * namespace(ratio).log(ratio)
+    return power_w * larger(delay) + coding_energy(params, ratio)
+
+
+def coding_energy(params: Params, ratio: Array) -> Array:
+    """What coding adds to (16) [J], of any shape."""
+    return -params.energy_coefficient_j * namespace(ratio).log(ratio)
 
 
 def rate_floor(link: Links, ratio: Array) -> Array:
@@ -147,11 +162,9 @@ def rate_floor(link: Links, ratio: Array) -> Array:
     return xp.where(inside, needed, xp.full_like(needed, float("inf")))
 
 
-def distortion_knots(params: Params, link: Links, knot: Array | None = None) -> Array:
-    """The envelope of (17) of every user at the ratios of the grid, (L, n, P, 2), or at its ``knot`` (n, P, 1 or 2)."""
+def distortion_knots(params: Params, link: Links, knot: Array) -> Array:
+    """The envelope of (17) of every user at ``knot`` (..., n, P, 1 or 2) of the grid, (..., n, P, 2)."""
     xp = namespace(link.level)
-    if knot is None:
-        knot = xp.reshape(xp.arange(len(params.profile.ratio_grid), device=link.level.device), (-1, 1, 1, 1))
     log_grid = like(params.profile.log_grid, link.level)[knot]
     return link.level * params.profile.distortion_at(link.similarity[..., None], knot) * xp.exp(-link.tilt * log_grid)
 
@@ -161,24 +174,40 @@ def distortion(params: Params, link: Links, ratio: Array) -> Array:
     xp = namespace(ratio)
     grid = like(params.profile.ratio_grid, ratio)
     below = xp.astype(_how_many(ratio >= grid[1:-1, None, None]), xp.int64)
-    share = (ratio - grid[below]) / (grid[below + 1] - grid[below])
+    share = (ratio - grid[below]) / like(params.profile.ratio_steps, ratio)[below]
     low, high = (distortion_knots(params, link, knot[..., None]) for knot in (below, below + 1))
     return low + (high - low) * share[..., None]
 
 
 def distortion_floor(params: Params, link: Links) -> Array:
     """delta^D_ij (18)-(19), (n, P); infinite where no ratio meets the distortion limit."""
-    xp = namespace(link.level)
-    grid = like(params.profile.ratio_grid, link.level)
-    last = len(params.profile.ratio_grid) - 1
-    above = _how_many(distortion_knots(params, link) > params.max_distortion)  # (n, P, 2), knots that are too low
-    right = xp.astype(xp.clip(above, 1, last), xp.int64)
-    high, low = (distortion_knots(params, link, knot) for knot in (right - 1, right))
+    xp, last = namespace(link.level), len(params.profile.ratio_grid) - 1
+    knots = _all_knots(params, link)
+    size = knots[0].shape[0] * knots[0].shape[1] * knots[0].shape[2]
+    above = _how_many(knots > params.max_distortion)  # (2, P, n), knots that are too low
+    left = xp.astype(xp.clip(above, 1, last), xp.int64) - 1
+    place = left * size + xp.reshape(xp.arange(size, device=link.level.device), left.shape)
+    values = xp.reshape(knots, (-1,))
+    high, low = values.take(place), values.take(place + size)
     fall = high - low
     share = (high - params.max_distortion) / xp.where(fall > 0, fall, xp.ones_like(fall))
-    floor = grid[right - 1] + (grid[right] - grid[right - 1]) * share
-    floor = larger(xp.where(above > last, xp.full_like(floor, float("inf")), floor))
-    return at_least(floor, params.min_ratio)  # also where no knot is too low: the grid starts below it
+    grid = params.profile.ratio_grid
+    floor = like(grid, link.level)[left] + like(params.profile.ratio_steps, link.level)[left] * share
+    floor = xp.where(above > last, xp.full_like(floor, float("inf")), floor)
+    # the minimum also where no knot is too low: the grid starts below it
+    return turned(at_least(xp.maximum(floor[0], floor[1]), params.min_ratio))
+
+
+def _all_knots(params: Params, link: Links) -> Array:
+    """:func:`distortion_knots` of the whole grid, users first and instances last: (L, 2, P, n)."""
+    xp = namespace(link.level)
+    level, tilt = turned(link.level), turned(link.tilt)
+    knot = xp.reshape(xp.arange(len(params.profile.ratio_grid), device=level.device), (-1, 1, 1))
+    table = params.profile.distortion_at(turned(link.similarity), knot)  # (L, P, n)
+    log_grid = like(params.profile.log_grid, level)
+    if level.shape[-1] <= FEW:
+        return level * table[:, None] * xp.exp(-tilt * log_grid[:, None, None, None])
+    return xp.stack([level * table[k] * xp.exp(-tilt * log_grid[k]) for k in range(len(knot))])
 
 
 def _how_many(holds: Array) -> Array:
@@ -202,12 +231,28 @@ def feasible_pairs(params: Params, instance: Instance) -> Array:
     return in_time & (larger(instance.distortion_level) * table <= params.max_distortion)
 
 
+def surely_feasible(params: Params, instance: Instance) -> bool:
+    """Whether the worst values of all instances together already show that every pair is in E_f (21). False in torch,
+    where the host would wait for the answer.
+    """
+    if is_torch(instance.gain):
+        return False
+    slowest = float(instance.encode_s.max()) + float(instance.decode_s.max())
+    worst = float(instance.distortion_level.max()) * params.profile.worst_least_distortion
+    return slowest < params.max_latency_s * ALMOST and worst < params.max_distortion * ALMOST
+
+
 def evaluate(params: Params, instance: Instance, allocation: Allocation) -> Outcome:
     """The objective (20) [Mbit/s], the constraints (20a)-(20i), and the quantities of users and groups."""
+    return outcome(params, allocation, links(params, instance, allocation.pair))
+
+
+def outcome(params: Params, allocation: Allocation, link: Links) -> Outcome:
+    """:func:`evaluate` for an allocation whose links are known."""
     xp = namespace(allocation.power_w)
     p, b, ratio = allocation.power_w, allocation.bandwidth_hz, allocation.ratio
-    link = links(params, instance, allocation.pair)
-    rate = rates(link, p, b, ratio)
+    rho = interference(link, p, ratio)
+    rate = _rates(link, p, b, rho)
     delay = delays(link, rate, ratio)
     spent = energy(params, p, delay, ratio)
     quality = distortion(params, link, ratio)
@@ -226,7 +271,7 @@ def evaluate(params: Params, instance: Instance, allocation: Allocation) -> Outc
             "ratio": at_least(largest(outside), 0.0),  # (20f)
             "pairing": uneven,  # (20g)-(20i): share of the users that are not in exactly one pair
         },
-        terms=_terms(params, instance, allocation, link, rate, delay, spent, quality),
+        terms=_terms(allocation, link, rho, rate, delay, spent, quality),
     )
 
 
@@ -235,9 +280,8 @@ def _capped(excess: Array) -> Array:
 
 
 def _terms(
-    params: Params, instance: Instance, allocation: Allocation, link: Links, rate: Array, delay: Array, spent: Array,
-    quality: Array,
-) -> dict[str, Any]:  # fmt: skip
+    allocation: Allocation, link: Links, rho: Array, rate: Array, delay: Array, spent: Array, quality: Array
+) -> dict[str, Any]:
     """Per group (n, K) and per user of each group (n, K, 2), and the two figures that a sum rate hides, (n,)."""
     images = rate / (link.source_bit * allocation.ratio[..., None])
     return {
@@ -246,7 +290,7 @@ def _terms(
         "bandwidth_hz": allocation.bandwidth_hz,
         "ratio": allocation.ratio,
         "similarity": link.similarity,
-        "rho": interference(link, allocation.power_w, allocation.ratio),
+        "rho": rho,
         "energy_j": spent,
         "rate_mbit_s": MBIT * rate,
         "delay_s": delay,

@@ -95,6 +95,16 @@ class Profile:
         return np.asarray(np.log(self.ratio_grid))
 
     @functools.cached_property
+    def ratio_steps(self) -> np.ndarray[Any, Any]:
+        """Distances between the knots of ``ratio_grid``."""
+        return np.diff(self.ratio_grid)
+
+    @functools.cached_property
+    def worst_least_distortion(self) -> float:
+        """The largest distortion at ratio 1 before a user's own level."""
+        return float(self.distortion[:, -1].max())
+
+    @functools.cached_property
     def _lines(self) -> dict[str, list[Any]]:
         """Per table: its first row, and by how much its slope changes at each knot but the last."""
         tables = {key: getattr(self, key) for key in (*INTERFERENCE, "distortion")}
