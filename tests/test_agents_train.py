@@ -21,7 +21,7 @@ SMALL = {"width": 16, "depth": 1, "start": [0.0, 0.0, 0.6]}
 OFF_POLICY = {"learning_starts": 500, "gradient_steps": 8, "learning_rate": 3e-3}
 QUICK: dict[str, dict[str, Any]] = {  # enough to be clearly better than the start
     "apg": {"timesteps": 4000, "num_envs": 64, "hyperparams": {}},
-    "ppo": {"timesteps": 40_000, "num_envs": 128, "hyperparams": {"batch_size": 512, "learning_rate": 2e-3}},
+    "ppo": {"timesteps": 20_000, "num_envs": 128, "hyperparams": {"batch_size": 128}},
     "a2c": {"timesteps": 60_000, "num_envs": 256, "hyperparams": {"learning_rate": 3e-3}},
     "sac": {"timesteps": 4000, "num_envs": 64, "hyperparams": OFF_POLICY},
     "tqc": {"timesteps": 4000, "num_envs": 64, "hyperparams": OFF_POLICY},
@@ -332,7 +332,7 @@ def test_every_algorithm_trains_on_every_id(
 
 
 PAIRS = {
-    "ppo": {"timesteps": 10_240, "num_envs": 128, "hyperparams": {"batch_size": 512, "learning_rate": 2e-3}},
+    "ppo": {"timesteps": 10_240, "num_envs": 128, "hyperparams": {"batch_size": 128}},
     "sac": {"timesteps": 3200, "num_envs": 64, "hyperparams": OFF_POLICY | {"batch_size": 64, "gradient_steps": 2}},
 }
 
