@@ -96,6 +96,19 @@ def test_energy_is_met_wherever_the_ratios_of_least_energy_meet_it(preset: str) 
     assert (outcome.violation["energy"][reached] <= 1e-6).mean() > 0.95
 
 
+@settings(max_examples=60)
+@given(cases(n=9))
+def test_rows_do_not_depend_on_what_is_beside_them(case: tuple[Any, Any, np.ndarray]) -> None:
+    """To the last bit, where sums have fewer than eight terms: climbs from there would magnify any difference."""
+    params, instance, action = case
+    together = SFMA.decode(params, instance, action)
+    for k in range(len(action)):
+        alone = SFMA.decode(params, instance[k : k + 1], action[k : k + 1])
+        for name, value in vars(alone).items():
+            few = params.num_groups < 8
+            np.testing.assert_allclose(value[0], vars(together)[name][k], rtol=0 if few else 1e-13, err_msg=name)
+
+
 @settings(max_examples=100)
 @given(cases())
 def test_encode_inverts_decode(case: tuple[Any, Any, np.ndarray]) -> None:

@@ -25,12 +25,12 @@ from semcom_gym.envs.arrays import (
     with_rows,
 )
 from semcom_gym.envs.sfma import physics
-from semcom_gym.envs.sfma.fixed_point import Reach, greatest, lesser
+from semcom_gym.envs.sfma.fixed_point import FINE, Reach, greatest, lesser
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.least_move import Function, least_move
 from semcom_gym.envs.sfma.physics import LN2, TINY_HZ, TINY_W, Links
 
-FLOOR_STEPS = 3  # of Newton's method: four digits after the first, rounding after the third and the one that follows
+FLOOR_STEPS, FEWER_STEPS = 3, 2  # of Newton's method, and in float32: each doubles the digits, and one follows
 HOPELESS = 100.0  # times the budget: the floor of a group that no bandwidth can save
 
 
@@ -71,14 +71,11 @@ class Need(Batch):
         plain, most = frozen(rho), cap * frozen(noise)
         c = frozen(self.nats) * frozen(noise)
         y = xp.minimum(c / (xp.log1p(1.0 / at_least(plain, 1e-9)) * at_least(1.0 - c, 1e-9)), most)  # rho may be zero
-        close = rounding(y) ** 0.25  # two more squares of it are rounding
-        for _ in range(FLOOR_STEPS):
+        for _ in range(FLOOR_STEPS if rounding(y) < FINE else FEWER_STEPS):
             x = plain + y
             log = xp.log1p(1.0 / x)
             slope = xp.maximum(log - c / (log * (x + x * x)), 1e-3 * log)  # smaller where no bandwidth can save it
-            last, y = y, xp.minimum(y + (c - y * log) / slope, most)
-            if not is_torch(y) and bool((abs(y - last) <= close * y).all()):
-                break
+            y = xp.minimum(y + (c - y * log) / slope, most)
         b = y / frozen(noise)
         noisy = noise * b
         x = rho + noisy
