@@ -54,10 +54,11 @@ def solver(problem: str, method: str, **options: Any) -> Competitor:
 
 
 def shipped(task: Any) -> list[str]:
-    """The algorithms of the agents that ship for a task's id and preset."""
+    """The algorithms of the agents that ship for a task's id and preset; not those trained on drawn problems."""
     from semcom_gym import agents
 
-    return [card["algo"] for card in agents.shipped() if (card["env_id"], card["preset"]) == (task.env_id, task.preset)]
+    cards = [card for card in agents.shipped() if (card["env_id"], card["preset"]) == (task.env_id, task.preset)]
+    return [card["algo"] for card in cards if not card.get("vary")]
 
 
 def agent(
