@@ -151,7 +151,8 @@ class VariedValidation:
 
     The reward is the mean over settings in the units of :class:`VariedVecEnv`. With ``scored``, score and gap are to
     the solver in place of a proven bound, as far as it (and for the score the anchor) decides feasibly; both are means
-    over settings of the means over their instances, the worst gap is the largest of the latter.
+    over settings of the means over their instances, the worst gap is the largest of the latter. A gap below zero is
+    better than the solver.
     """
 
     def __init__(self, env: VariedVecEnv, n: int = 100, scored: bool = True) -> None:
@@ -178,7 +179,8 @@ class VariedValidation:
             return {}
         pairs = list(zip(self.references, outcomes, strict=True))
         scores = [reference.score(x.objective, x.feasible) for reference, x in pairs]
-        gaps = _means([np.abs(reference.bound - x.objective) / np.abs(reference.bound) for reference, x in pairs])
+        sign = 1.0 if self.parts[0].problem.maximise else -1.0
+        gaps = _means([sign * (reference.bound - x.objective) / np.abs(reference.bound) for reference, x in pairs])
         values = {"score": np.mean(_means(scores)), "gap": np.mean(gaps), "worst_gap": np.max(gaps)}
         return {f"validation/{name}_to_solver": float(value) for name, value in values.items()}
 
