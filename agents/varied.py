@@ -20,7 +20,7 @@ from semcom_gym import baselines
 from semcom_gym.agents.callbacks import Reference, Validation
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import FADING_IDS, validate
-from semcom_gym.envs.arrays import Array, frozen, to_numpy
+from semcom_gym.envs.arrays import Array, frozen, namespace, to_numpy
 
 MOST = 256  # settings: each has an environment, a place in every validation, and must come round in training
 LEAST = 10  # validation instances of every setting
@@ -86,7 +86,7 @@ class VariedVecEnv(SB3VecEnv):
         self.final_info = {"feasible": outcome.feasible, "cost": frozen(outcome.cost)}
         self._returns, self._lengths = frozen(reward), np.ones(self.num_envs, int)
         self._done = np.ones(self.num_envs, bool)
-        done = outcome.feasible | True
+        done = namespace(reward).ones_like(outcome.feasible)
         return self._next(), reward, done
 
     def compare(self, actions: Array) -> Array:
