@@ -222,17 +222,16 @@ class APG(Algorithm):
         played is drawn, and nothing is added. In either case what the differences in reward say of the scores.
         """
         assert isinstance(self.env, SB3VecEnv)
-        venv = self.env.venv.unwrapped
         temperature = self._temperature_schedule(self._current_progress_remaining)
         actions, score = self.policy.propose(observation, self.candidates, temperature)
         actions = _disturbed(actions, std)
         if self._softness_schedule is None:
-            reward = venv.compare(actions)
+            reward = self.env.compare(actions)
             action, more = actions[0], reward.mean(dim=0) - reward[0]
         else:
             softness = max(self._softness_schedule(self._current_progress_remaining), LEAST_SOFTNESS)
             with torch.no_grad():
-                reward = venv.compare(actions)
+                reward = self.env.compare(actions)
                 drawn = torch.softmax(reward.T / softness, dim=-1).multinomial(1)[:, 0]
             action, more = actions[drawn, torch.arange(len(drawn), device=drawn.device)], 0.0
         advantage = (reward - reward.mean(dim=0)).detach()
@@ -242,8 +241,7 @@ class APG(Algorithm):
     def _switch(self, action: Tensor) -> tuple[Tensor, Tensor]:
         """The action without gradient in its switches, and (n,) a term of value zero that carries their gradient."""
         assert isinstance(self.env, SB3VecEnv)
-        venv = self.env.venv.unwrapped
-        layout = venv.action_layout
+        layout = self.env.venv.unwrapped.action_layout
         blocks = [layout.blocks.index(name) for name in self.switches]
         entries = [block * layout.users + user for block in blocks for user in range(layout.users)]
         plain = action.detach()
@@ -251,7 +249,7 @@ class APG(Algorithm):
             trials = plain.repeat(2 * len(entries), 1).view(2, len(entries), *plain.shape)
             for row, entry in enumerate(entries):
                 trials[0, row, :, entry], trials[1, row, :, entry] = 1.0, -1.0
-            value = venv.compare(trials.flatten(0, 1)).view(2, len(entries), -1)
+            value = self.env.compare(trials.flatten(0, 1)).view(2, len(entries), -1)
             slope = 0.5 * (value[0] - value[1]).T
         switch = action[:, entries]
         mixed = action.clone()

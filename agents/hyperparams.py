@@ -59,7 +59,7 @@ POLICIES: dict[str, type[BasePolicy]] = {
 """Other policies that a file may name."""
 
 
-OF_THE_RUN = ("n_timesteps", "n_envs", "policy", "patience")
+OF_THE_RUN = ("n_timesteps", "n_envs", "policy", "patience", "penalty")
 """Entries that are no arguments of an algorithm."""
 
 
@@ -85,9 +85,12 @@ class Cosine(Linear):
 SCHEDULES = {"lin": Linear, "cos": Cosine}
 
 
-def load(env_id: str, algo: str, overrides: dict[str, Any] | None = None, **sizes: int | None) -> dict[str, Any]:
+def load(
+    env_id: str, algo: str, overrides: dict[str, Any] | None = None, *, varied: bool = False, **sizes: int | None
+) -> dict[str, Any]:
     """The hyper-parameters of an algorithm on an id, as the file spells them, with some replaced.
 
+    varied: with what ``<algo>_varied.yml`` changes of them, if there is one, for problems that are drawn from many.
     sizes: n_timesteps and n_envs, where not None. Raises ValueError for an unknown algorithm, an id without an entry
     or a bad size.
     """
@@ -95,7 +98,8 @@ def load(env_id: str, algo: str, overrides: dict[str, Any] | None = None, **size
     validate.choice("algorithm", algo, ALGORITHMS)
     table = read(algo)
     validate.choice(f"environment id for {algo}", env_id, table)
-    settings = {**table[env_id], **(overrides or {}), **{name: x for name, x in sizes.items() if x is not None}}
+    many = read(f"{algo}_varied").get(env_id, {}) if varied and algo == "apg" else {}
+    settings = {**table[env_id], **many, **(overrides or {}), **{name: x for name, x in sizes.items() if x is not None}}
     for name in ("n_timesteps", "n_envs"):
         settings[name] = int(settings[name]) if isinstance(settings[name], float) else settings[name]
         validate.integer(name, settings[name])

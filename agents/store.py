@@ -18,6 +18,7 @@ from semcom_gym.envs.files import write_atomically
 
 SHIPPED = Path(__file__).parent / "shipped"
 CARD = ("env_id", "preset", "algo", "seed", "command", "versions", "timesteps", "seconds", "sha256", "scores")
+VARIED = "_varied"  # behind the algorithm in the name of an agent that was trained on drawn problems
 
 
 def make_folder(folder: Path) -> None:
@@ -82,14 +83,15 @@ def load(
 ) -> BaseAlgorithm:
     """A shipped agent, checked against the hash on its card before it is opened.
 
-    algo: the one that ships for the id and preset if None. preset: the id's own default if None. num_users: of the
-    cells it is for, that of the preset if None; the weights are the same for all. Raises ValueError, in one line,
-    where there is no such agent or its file is not what its card says.
+    algo: the one that ships for the id and preset if None; ``"apg_varied"`` for the one trained on drawn problems.
+    preset: the id's own default if None. num_users: of the cells it is for, that of the preset if None; the weights
+    are the same for all. Raises ValueError, in one line, where there is no such agent or its file is not what its card
+    says.
     """
     overrides = {} if num_users is None else {"num_users": num_users}
     env = make_vec_env(env_id, 1, preset=preset, **overrides)
     algo = _shipped_algo(env_id, preset, folder) if algo is None else algo
-    validate.choice("algorithm", algo, ALGORITHMS)
+    validate.choice("algorithm", algo, [*ALGORITHMS, f"apg{VARIED}"])
     name = file_name(env_id, algo, preset)
     path = Path(folder) / f"{name}.zip"
     names = [card.stem for card in sorted(Path(folder).glob("*.json"))]
@@ -100,13 +102,13 @@ def load(
     if hashlib.sha256(content).hexdigest() != card["sha256"]:
         raise ValueError(f"agent file {path.name!r} is {'corrupt' if content else 'missing'}: not what its card names")
     spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
-    return ALGORITHMS[algo][0].load(io.BytesIO(content), device=device, custom_objects=spaces)
+    return ALGORITHMS[algo.removesuffix(VARIED)][0].load(io.BytesIO(content), device=device, custom_objects=spaces)
 
 
 def _shipped_algo(env_id: str, preset: str | None, folder: str | Path) -> str:
     """The first algorithm that ships for an id and preset; that of most agents where none does."""
     stem = file_name(env_id, "", preset)
-    names = [path.stem for path in sorted(Path(folder).glob("*.json"))]
+    names = [path.stem for path in sorted(Path(folder).glob("*.json")) if not path.stem.endswith(VARIED)]
     return next((name.removeprefix(stem) for name in names if name.startswith(stem)), "apg")
 
 
@@ -127,9 +129,11 @@ def ship(run: str | Path, scores: dict[str, Any] | None = None, folder: str | Pa
     model.ep_info_buffer = model.ep_success_buffer = None
     content = to_bytes(model)
     card = {name: record[name] for name in CARD if name in record}
+    if record.get("vary"):
+        card |= {"algo": record["algo"] + VARIED, "vary": record["vary"]}
     card["sha256"] = hashlib.sha256(content).hexdigest()
     card["scores"] = {"validation": record["best"], **(scores or {})}
-    path = Path(folder) / f"{file_name(record['env_id'], record['algo'], record['preset'])}.zip"
+    path = Path(folder) / f"{file_name(card['env_id'], card['algo'], card['preset'])}.zip"
     write(path, content)
     write(path.with_suffix(".json"), to_json(card))
     return path

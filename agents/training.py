@@ -7,16 +7,14 @@ The folder of a run holds ``model.zip`` (best model so far), ``run.json`` (what 
 from __future__ import annotations
 
 import dataclasses
-import importlib.metadata
 import importlib.util
 import io
 import json
 import math
-import platform
 import time
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +25,8 @@ from stable_baselines3.common.logger import Logger, configure
 from stable_baselines3.common.off_policy_algorithm import OffPolicyAlgorithm
 from tqdm import tqdm
 
-from semcom_gym import __version__
 from semcom_gym.agents import hyperparams as hp
+from semcom_gym.agents import varied
 from semcom_gym.agents.callbacks import (
     Reference,
     TrainingLog,
@@ -40,14 +38,13 @@ from semcom_gym.agents.callbacks import (
 from semcom_gym.agents.fading import FadingValidation, judge
 from semcom_gym.agents.imitation import BC
 from semcom_gym.agents.policies import space_kwargs
-from semcom_gym.agents.store import check_identity, file_name, make_folder, read_json, to_bytes, to_json, write
+from semcom_gym.agents.records import IDENTITY, name_of_run, open_record
+from semcom_gym.agents.store import to_bytes, to_json, write
 from semcom_gym.agents.vec_env import SB3VecEnv, make_vec_env
 from semcom_gym.envs import default_preset, validate
 from semcom_gym.envs.arrays import usable_device
 
-PACKAGES = ("numpy", "gymnasium", "torch", "stable-baselines3", "sb3-contrib")
-IDENTITY = ("env_id", "preset", "overrides", "algo", "seed", "hyperparams")  # what a resumed run must share
-KEPT = ("reward", "objective", "feasible", "score", "gap")  # of each validation, in the curve of run.json
+KEPT = ("reward", "objective", "feasible", "score", "gap", *varied.TO_SOLVER)  # of each validation, in run.json
 LOG_EVERY = 10  # rollouts
 PICTURE_EVERY = 5  # validations
 WITH_MEMORY = (OffPolicyAlgorithm, BC)  # what they have collected is a part of a checkpoint
@@ -75,6 +72,7 @@ def train(
     tensorboard: str | Path | None = None,
     resume: bool = False,
     hyperparams: dict[str, Any] | None = None,
+    vary: Mapping[str, Sequence[Any]] | None = None,
     evaluations: int = 20,
     validation: int = 100,
     scored: int = 20,
@@ -87,7 +85,10 @@ def train(
 
     timesteps: decisions to train on; num_envs: environments at once; those of ``agents/hyperparams`` if None.
     hyperparams: entries that replace those of the file. overrides: fields of Params.
-    out: folder of the run, ``runs/<id>_<preset>_<algo>_seed<seed>`` if None. tensorboard: folder for the log,
+    vary: fields of Params and the values to draw them from, for an agent of many problems (``apg``, ids of one
+    decision): training goes round all combinations, and so does validation, with ``validation`` instances shared out
+    and scored by the solver ``fast``, see ``agents/varied.py``; hyper-parameters as in ``hyperparams/apg_varied.yml``.
+    out: folder of the run, ``runs/<id>_<preset>_<algo>[_varied]_seed<seed>`` if None. tensorboard: folder for the log,
     ``<out>/tensorboard`` if None. resume: go on where the run in ``out`` stopped; start where there is none.
     evaluations: how often to validate, keep the best model and write a checkpoint, at equal distances.
     validation: instances of the validation split, or episodes of a fading id. scored: how many of them (of their
@@ -106,18 +107,27 @@ def train(
     validate.integer("seed", seed, low=0)
     env_id = env_id.removeprefix("semcom_gym:")
     preset = default_preset(env_id) if preset is None else preset
-    settings = hp.load(env_id, algo, hyperparams, n_timesteps=timesteps, n_envs=num_envs)
-    identity = dict(zip(IDENTITY, (env_id, preset, overrides, algo, seed, settings), strict=True))
-    name = f"{file_name(env_id, algo, preset)}_seed{seed}"
+    settings = hp.load(env_id, algo, hyperparams, varied=bool(vary), n_timesteps=timesteps, n_envs=num_envs)
+    if vary:
+        varied.check(vary, env_id, algo, overrides)
+    lists = {name: list(values) for name, values in vary.items()} if vary else None
+    identity = dict(zip(IDENTITY, (env_id, preset, overrides, lists, algo, seed, settings), strict=True))
+    name = name_of_run(env_id, algo, preset, seed, vary)
     folder = Path("runs", name) if out is None else Path(out)
-    env = make_vec_env(env_id, settings["n_envs"], preset=preset, **_backend(algo, device), **overrides)
-    record = _open(folder, identity, resume)
+    options = {"preset": preset, **_backend(algo, device), **overrides}
+    if "penalty" in settings:
+        options["penalty"] = settings["penalty"]
+    env = make_vec_env(env_id, settings["n_envs"], **options)
+    if lists:
+        env = varied.make_varied_env(env, env_id, lists, **options)
+    record = open_record(folder, identity, resume)
     if record["finished"]:
         return _finish(folder, record, env, device)
     model = _restore(folder, record, env, device) if record["curve"] else _build(env, identity, device)
     log = folder / "tensorboard" if tensorboard is None else Path(tensorboard, name)
     model.set_logger(_logger(log))
-    keeper = _Keeper(folder, record, judge(env, validation, scored, reference), evaluations, stop, progress)
+    measured = _judge(env, validation, scored, reference)
+    keeper = _Keeper(folder, record, measured, evaluations, stop, progress)
     left = settings["n_timesteps"] - model.num_timesteps
     every = LOG_EVERY * (env.num_envs if isinstance(model, OffPolicyAlgorithm) else 1)  # which counts episodes
     try:
@@ -137,36 +147,23 @@ def train(
     return _finish(folder, record, env, device)
 
 
+def _judge(
+    env: SB3VecEnv, validation: int, scored: int, reference: Reference | None
+) -> Validation | FadingValidation | varied.VariedValidation:
+    """What measures a model of ``env`` on the validation split."""
+    if not isinstance(env, varied.VariedVecEnv):
+        return judge(env, validation, scored, reference)
+    if reference is not None:
+        raise ValueError("reference is of one setting: vary takes none")
+    return varied.VariedValidation(env, validation, scored > 0)
+
+
 def _logger(folder: Path) -> Logger:
     """The TensorBoard log of a run. Raises ValueError, in one line, for a folder that takes no files."""
     try:
         return configure(str(folder), ["tensorboard"])
     except OSError as error:
         raise ValueError(f"cannot write the log in {str(folder)!r}: {error.strerror}") from None
-
-
-def _open(folder: Path, identity: dict[str, Any], resume: bool) -> dict[str, Any]:
-    """The record of the run in ``folder``: that of the run to resume, or a new one."""
-    make_folder(folder)
-    if not (folder / "run.json").exists():
-        versions = {name: importlib.metadata.version(name) for name in PACKAGES}
-        versions = {"semcom-gym": __version__, "python": platform.python_version(), **versions}
-        progress = {"finished": False, "ended": None, "timesteps": 0, "seconds": 0.0, "best": None, "curve": []}
-        return {**identity, "command": _command(identity), "versions": versions, **progress}
-    if not resume:
-        raise ValueError(f"{str(folder)!r} holds a training run: resume it, or name another folder")
-    record = read_json(folder / "run.json", "training run")
-    check_identity(record, identity, f"run in {str(folder)!r}")
-    return record
-
-
-def _command(identity: dict[str, Any]) -> str:
-    settings = identity["hyperparams"]
-    names = {"env": identity["env_id"], "algo": identity["algo"], "preset": identity["preset"]}
-    names |= {"timesteps": settings["n_timesteps"], "num-envs": settings["n_envs"], "seed": identity["seed"]}
-    names |= {name: settings[name] for name in ("expert", "dataset", "patience") if settings.get(name) is not None}
-    changed = (f"--set {name}={value}" for name, value in identity["overrides"].items())
-    return " ".join(["semcom-gym train", *(f"--{name} {value}" for name, value in names.items()), *changed])
 
 
 def _backend(algo: str, device: str) -> dict[str, str]:
@@ -221,7 +218,7 @@ class _Keeper(BaseCallback):
         self,
         folder: Path,
         record: dict[str, Any],
-        validation: Validation | FadingValidation,
+        validation: Validation | FadingValidation | varied.VariedValidation,
         evaluations: int,
         stop: Callable[[dict[str, Any]], bool] | None,
         progress: bool,

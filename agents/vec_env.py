@@ -81,6 +81,10 @@ class SB3VecEnv(VecEnv):
         self._fresh = self._done
         return observation, reward, done
 
+    def compare(self, actions: Array) -> Array:
+        """(k, num_envs) what each of k batches of actions (k, num_envs, d) would earn now; nothing changes."""
+        return self.venv.unwrapped.compare(actions)
+
     def finished_episodes(self, most: int | None = None) -> list[dict[str, float]]:
         """Return r, length l and time t [s] of the episodes that ended in the last step, at most ``most`` of them."""
         seconds = round(time.time() - self._start, 6)

@@ -79,6 +79,14 @@ def overrides(parser: Any) -> None:
     )  # fmt: skip
 
 
+def varied(parser: Any) -> None:
+    """The argument that draws parameters."""
+    parser.add_argument(
+        "--vary", action="append", default=[], metavar="FIELD=VALUE,...",
+        help="train on all combinations of such values in turn, as in --vary num_users=4,8,16 (may be repeated)",
+    )  # fmt: skip
+
+
 def cells(parser: Any) -> None:
     """Arguments that say where finished work is kept, and who computes what is missing."""
     parser.add_argument("--cells", default="results/cells", help="folder of finished work (default: %(default)s)")
@@ -121,8 +129,26 @@ def parse_overrides(given: list[str]) -> dict[str, Any]:
         name, equals, text = entry.partition("=")
         if not equals or not name:
             raise ValueError(f"--set needs FIELD=VALUE, got {entry!r}")
-        try:
-            values[name] = ast.literal_eval(text)
-        except (ValueError, SyntaxError):
-            values[name] = text
+        values[name] = _literal(text, text)
     return values
+
+
+def parse_varied(given: list[str]) -> dict[str, list[Any]]:
+    """``["a=1,2", "b=x,y"]`` -> ``{"a": [1, 2], "b": ["x", "y"]}``, values as in :func:`parse_overrides`."""
+    values: dict[str, list[Any]] = {}
+    for entry in given:
+        name, equals, text = entry.partition("=")
+        if not equals or not name or not text:
+            raise ValueError(f"--vary needs FIELD=VALUE,VALUE,..., got {entry!r}")
+        if name in values:
+            raise ValueError(f"--vary names {name} twice: put all its values into one list")
+        values[name] = _literal(f"[{text}]", [_literal(part, part) for part in text.split(",")])
+    return values
+
+
+def _literal(text: str, otherwise: Any) -> Any:
+    """What a Python literal says; ``otherwise`` for text that is none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return otherwise

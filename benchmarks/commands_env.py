@@ -13,7 +13,7 @@ import numpy as np
 
 from semcom_gym import baselines, envs
 from semcom_gym.benchmarks import protocol, table
-from semcom_gym.benchmarks.commands import Job, add, instances, learner, parse_overrides
+from semcom_gym.benchmarks.commands import Job, add, instances, learner, parse_overrides, parse_varied, varied
 from semcom_gym.benchmarks.errors import user_input
 from semcom_gym.benchmarks.store import make_folder
 from semcom_gym.envs import validate
@@ -36,10 +36,12 @@ def add_to(commands: Any) -> None:
     train = add(
         commands, "train", _train, "train an agent; the best model by the validation split is kept",
         "  semcom-gym train --env SemCom/CRRA-v0 --algo apg --timesteps 200000 --seed 0\n"
+        "  semcom-gym train --env SemCom/CRRA-v0 --vary num_users=5,10,20 --vary max_bandwidth_hz=2.5e6,5e6,10e6\n"
         "  tensorboard --logdir runs\n\n"
         "After Ctrl-C, the same command with --resume goes on from the last checkpoint.",
     )  # fmt: skip
     learner(train)
+    varied(train)
     train.add_argument(
         "--algo", default="apg",
         help="apg, bc, dagger, ppo, a2c, sac, tqc or td3; for actions that are choices, maskable_ppo, bc or dagger; "
@@ -190,7 +192,8 @@ def _train(args: argparse.Namespace) -> Job:
     from semcom_gym import agents  # says which package is missing
 
     validate.choice("algorithm", args.algo, agents.ALGORITHMS)
-    folder = args.out or f"runs/{agents.store.file_name(args.env, args.algo, args.preset)}_seed{args.seed}"
+    vary = parse_varied(args.vary)
+    folder = args.out or f"runs/{agents.records.name_of_run(args.env, args.algo, args.preset, args.seed, vary)}"
     names = ("preset", "timesteps", "num_envs", "seed", "device", "tensorboard", "resume")
     options = {name: getattr(args, name) for name in names} | changes
     settings = {name: value for name in ("expert", "dataset", "patience") if (value := getattr(args, name)) is not None}
@@ -198,7 +201,7 @@ def _train(args: argparse.Namespace) -> Job:
         raise ValueError(f"--expert is for --algo bc or dagger, not {args.algo!r}")
     if args.dataset is not None and (args.algo != "bc" or args.expert is not None):
         raise ValueError("--dataset is for --algo bc, in place of --expert")
-    options["hyperparams"] = settings
+    options |= {"hyperparams": settings, "vary": vary}
 
     def kept() -> str:
         if not (Path(folder) / "checkpoint.zip").exists():

@@ -26,7 +26,8 @@ def add_to(commands: Any) -> None:
     parser.add_argument("--shift", nargs="+", metavar="NAME", help="shifts, as named in the table (default: all)")
     parser.add_argument(
         "--agent", nargs="+",
-        help="agents: NAME=FOLDER,FOLDER of training runs, each on the id it was trained for (default: those shipped)",
+        help="agents: NAME=FOLDER,FOLDER of training runs, each on the id it was trained for; apg, apg_varied: "
+        "shipped, on the ids that have one (default: those shipped for the id's own preset)",
     )  # fmt: skip
     parser.add_argument("-n", "--instances", type=int, default=50, help="of every shift (default: %(default)s)")
     parser.add_argument(
@@ -67,14 +68,15 @@ def _agents(task: protocol.Task, args: argparse.Namespace) -> list[Any]:
 
 
 def _of_id(env_id: str, args: argparse.Namespace) -> list[str]:
-    """The agents named that were trained for an id. Raises ValueError for one of an id that is not asked for."""
+    """The agents named that were trained for an id. Raises ValueError for one of no id that is asked for."""
     from semcom_gym.benchmarks import competitors
 
+    ids = ids_of(args.ids)
     trained = {spec: competitors.trained_for(spec) for spec in args.agent}
-    for spec, name in trained.items():
-        if name not in ids_of(args.ids):
-            raise ValueError(f"the agent {spec!r} is for {name}, which is not among the environments asked for")
-    return [spec for spec, name in trained.items() if name == env_id]
+    for spec, names in trained.items():
+        if not set(names) & set(ids):
+            raise ValueError(f"the agent {spec!r} is for {names[0]}, which is not among the environments asked for")
+    return [spec for spec, names in trained.items() if env_id in names]
 
 
 def _run(found: list[Any], kept: store.Store, out: Path, args: argparse.Namespace) -> dict[str, Any]:
@@ -84,12 +86,25 @@ def _run(found: list[Any], kept: store.Store, out: Path, args: argparse.Namespac
     rows = [row for entry in found for row in generalise.rows(entry, kept)]
     made = {"command": args.line, "machine": speed.machine(None), "code": store.code_version("envs", "baselines")}
     files = [out / "generalise.md", out / "generalise.csv", out / "generalise.json"]
-    about = f"Made by `{args.line}` with code {made['code']}.\n"
+    about = f"Made by `{args.line}` with code {made['code']}.\n{_drawn(args.agent or [])}"
     store.write_atomically(files[0], f"# Generalisation\n\n{about}\n{generalise.markdown(rows)}")
     store.write_atomically(files[1], generalise.csv_text(rows))
     store.write_atomically(files[2], store.dumps({"made": made, "rows": rows}, indent=1) + "\n")
     files.append(generalise.picture(rows, out / "generalise.png"))
     return {"rows": rows, "files": [str(file) for file in files]}
+
+
+def _drawn(specs: list[str]) -> str:
+    """Of every agent that was trained on drawn problems, which."""
+    from semcom_gym.benchmarks import competitors
+
+    lines = []
+    for spec in specs:
+        for env_id, vary in competitors.varied_by(spec).items():
+            values = "; ".join(f"`{name}` {', '.join(map(str, values))}" for name, values in vary.items())
+            name = spec.rpartition("=")[0] or spec
+            lines.append(f"\n{name} of {env_id.removeprefix('SemCom/')} was trained on all combinations of {values}.\n")
+    return "".join(lines)
 
 
 def _show(found: dict[str, Any]) -> str:

@@ -11,6 +11,8 @@ from semcom_gym.benchmarks import protocol, store
 from semcom_gym.benchmarks.commands import Job, add
 from semcom_gym.envs import validate
 
+KIND = ("env_id", "preset", "algo")  # of an agent, with the parameters that it was trained to vary, if any
+
 
 def add_to(commands: Any) -> None:
     """Add the subcommand."""
@@ -36,7 +38,7 @@ def _ship(args: argparse.Namespace) -> Job:
     from semcom_gym.benchmarks import competitors
 
     records = {folder: agent_store.read_json(Path(folder) / "run.json", "training run") for folder in args.runs}
-    kinds = {tuple(record[name] for name in ("env_id", "preset", "algo")) for record in records.values()}
+    kinds = {(*(str(record[name]) for name in KIND), str(record.get("vary") or "")) for record in records.values()}
     if len(kinds) > 1:
         raise ValueError(f"the runs are of different agents: {', '.join(' '.join(kind) for kind in sorted(kinds))}")
     for folder, record in records.items():

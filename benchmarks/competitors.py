@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from semcom_gym import baselines
+from semcom_gym import baselines, envs
 from semcom_gym.benchmarks import protocol, store
 from semcom_gym.envs import validate
 from semcom_gym.envs.arrays import Array
@@ -54,10 +54,11 @@ def solver(problem: str, method: str, **options: Any) -> Competitor:
 
 
 def shipped(task: Any) -> list[str]:
-    """The algorithms of the agents that ship for a task's id and preset."""
+    """The algorithms of the agents that ship for a task's id and preset; not those trained on drawn problems."""
     from semcom_gym import agents
 
-    return [card["algo"] for card in agents.shipped() if (card["env_id"], card["preset"]) == (task.env_id, task.preset)]
+    cards = [card for card in agents.shipped() if (card["env_id"], card["preset"]) == (task.env_id, task.preset)]
+    return [card["algo"] for card in cards if not card.get("vary")]
 
 
 def agent(
@@ -127,16 +128,29 @@ def _shipped_model(task: Any, algo: str, device: str) -> tuple[Any, str, dict[st
     return model, card["sha256"], card
 
 
-def trained_for(spec: str) -> str:
-    """The id that an agent by ``FOLDER`` or ``NAME=FOLDER,FOLDER`` was trained for.
+def trained_for(spec: str) -> list[str]:
+    """The ids that an agent was trained for: one by ``FOLDER`` or ``NAME=FOLDER,FOLDER``, or all of a shipped one.
 
-    Raises ValueError where its folders hold no training runs, or of several ids.
+    Raises ValueError where it is neither shipped nor in folders that hold training runs of one id.
     """
-    folders = spec.rpartition("=")[2].split(",")
-    ids = dict.fromkeys(str(_record(Path(folder))["env_id"]) for folder in folders)
-    if len(ids) > 1:
-        raise ValueError(f"the training runs of {spec!r} are of several environments: {', '.join(ids)}")
-    return next(iter(ids))
+    ids = [record["env_id"] for record in _records(spec)]
+    if "," in spec and len(set(ids)) > 1:
+        raise ValueError(f"the training runs of {spec!r} are of several environments: {', '.join(dict.fromkeys(ids))}")
+    return list(dict.fromkeys(ids))
+
+
+def varied_by(spec: str) -> dict[str, dict[str, Any]]:
+    """Id -> what was varied in training, of an agent as in :func:`trained_for` that was trained on drawn problems."""
+    return {record["env_id"]: record["vary"] for record in _records(spec) if record.get("vary")}
+
+
+def _records(spec: str) -> list[dict[str, Any]]:
+    """The cards of a shipped agent of the ids' own presets, or the run.json of every training run."""
+    from semcom_gym import agents
+
+    cards = [card for card in agents.shipped() if card["algo"] == spec and not Path(spec).exists()]
+    cards = [card for card in cards if card["preset"] == envs.default_preset(card["env_id"])]
+    return cards or [_record(Path(folder)) for folder in spec.rpartition("=")[2].split(",")]
 
 
 def _record(folder: Path) -> dict[str, Any]:

@@ -11,7 +11,16 @@ from typing import Any
 import pytest
 
 from semcom_gym import baselines, envs
-from semcom_gym.benchmarks import cli, generalise, leaderboard, protocol, store, summary
+from semcom_gym.benchmarks import (
+    cli,
+    commands_generalise,
+    competitors,
+    generalise,
+    leaderboard,
+    protocol,
+    store,
+    summary,
+)
 from semcom_gym.benchmarks.competitors import agent, solver
 
 ASCC = "SemCom/ASCC-v0"
@@ -121,6 +130,24 @@ def test_an_agent_is_scored_on_the_id_it_was_trained_for(tmp_path: Path, capsys:
     (other / "run.json").write_text(json.dumps(record | {"env_id": ASCC}))
     assert cli.main(["generalise", "--agent", f"A={tmp_path},{other}"]) == 2
     assert "are of several environments: SemCom/CRRA-v0, SemCom/ASCC-v0" in capsys.readouterr().err
+
+
+def test_shipped_agents_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On every id whose own preset has one; what was varied in training is said above the tables."""
+    agents = pytest.importorskip("semcom_gym.agents")
+    ids = {card["env_id"] for card in agents.shipped() if (card["algo"], card["preset"]) == ("apg", "default")}
+    assert ids <= set(competitors.trained_for("apg"))
+    vary = {"num_users": [3, 5], "max_power_w": [1.0]}
+    many = {"env_id": ASCC, "preset": "default", "algo": "apg_varied", "vary": vary}
+    own = many | {"algo": "apg", "vary": None}
+    monkeypatch.setattr(agents, "shipped", lambda: [own, many, many | {"env_id": "SemCom/CRRA-v0", "preset": "hard"}])
+    assert competitors.trained_for("apg_varied") == [ASCC]
+    task = protocol.task(ASCC, n=1)
+    assert competitors.shipped(task) == ["apg"]
+    text = "was trained on all combinations of `num_users` 3, 5; `max_power_w` 1.0.\n"
+    assert commands_generalise._drawn(["apg", "apg_varied"]) == f"\napg_varied of ASCC-v0 {text}"
+    (tmp_path / "run.json").write_text(json.dumps(many | {"algo": "apg", "seconds": 1.0, "timesteps": 2}))
+    assert commands_generalise._drawn([f"A={tmp_path}"]) == f"\nA of ASCC-v0 {text}"
 
 
 def test_published_algorithms_are_those_of_the_summary() -> None:
