@@ -97,18 +97,28 @@ agents: $(VENV)/.all
 	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/ASCC-v0 --preset measured --algo apg --seed $$seed; \
 	$(TRAIN) --env SemCom/Training-v0 --preset default --algo apg --seed $$seed; \
-	$(TRAIN) --env SemCom/Training-v0 --preset measured --algo apg --seed $$seed; done
+	$(TRAIN) --env SemCom/Training-v0 --preset measured --algo apg --seed $$seed; \
+	$(TRAIN) --env SemCom/CRRA-v0 --algo ppo --seed $$seed; \
+	$(TRAIN) --env SemCom/CRRA-v0 --algo a2c --seed $$seed; \
+	$(TRAIN) --env SemCom/CRRA-v0 --algo sac --timesteps 50000 --seed $$seed; \
+	$(TRAIN) --env SemCom/CRRAUS-v0 --algo ppo --seed $$seed; \
+	$(TRAIN) --env SemCom/SFMA-v0 --algo ppo --seed $$seed; \
+	$(TRAIN) --env SemCom/ASCC-v0 --algo ppo --seed $$seed; \
+	$(TRAIN) --env SemCom/Training-v0 --algo ppo --seed $$seed; done
 	set -e; for seed in $(MORE_SEEDS); do for id in CRRA CRRAUS SFMA ASCC Training; do \
 	$(TRAIN) --env SemCom/$$id-v0 --algo apg --seed $$seed; done; done
 	$(TRAIN) --env SemCom/CRRAFading-v0 --algo apg --timesteps 1200000
 	$(TRAIN) --env SemCom/CRRAUSFading-v0 --algo apg --timesteps 300000
 	$(TRAIN) --env SemCom/ASCCFading-v0 --algo apg --timesteps 30000
 	$(TRAIN) --env SemCom/TrainingFading-v0 --algo apg --timesteps 60000
-	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo ppo
-	$(TRAIN) --env SemCom/CRRA-v0 --preset default --algo sac --timesteps 50000
+	$(TRAIN) --env SemCom/SFMAFading-v0 --algo apg
 	$(TRAIN) --env SemCom/SFMAPairing-v0 --preset default --algo maskable_ppo
-	$(TRAIN) --env SemCom/ASCC-v0 --preset default --algo ppo
-	$(TRAIN) --env SemCom/Training-v0 --preset default --algo ppo --timesteps 500000
+	$(TRAIN) --env SemCom/CRRA-v0 --algo tqc
+	$(TRAIN) --env SemCom/CRRA-v0 --algo td3
+	$(TRAIN) --env SemCom/CRRA-v0 --vary num_users=5,7,10,14,20,30,50 --vary max_bandwidth_hz=2.5e6,5e6,10e6 --vary max_power_w=5e-3,10e-3,20e-3
+	$(TRAIN) --env SemCom/CRRAUS-v0 --vary num_users=5,7,10,14,20,30,50 --vary max_bandwidth_hz=2.5e6,5e6,10e6 --vary max_power_w=5e-3,10e-3,20e-3
+	$(TRAIN) --env SemCom/ASCC-v0 --vary num_users=2,3,4,6 --vary max_power_w=3,6,12 --vary channel_uses=7e3,14e3,28e3
+	$(TRAIN) --env SemCom/Training-v0 --vary num_users=5,7,10,14,20,30,50 --vary total_bandwidth_hz=5e6,10e6,20e6 --vary max_power_w=5e-3,10e-3,20e-3
 	$(TRAIN) --env SemCom/ASCC-v0 --set rate_action=absolute --algo apg --out runs/ASCC-v0_absolute_apg_seed0
 	$(BIN)/semcom-gym ship $(call all_runs,CRRA-v0_default_apg)
 	$(BIN)/semcom-gym ship $(call runs,CRRA-v0_hard_apg)
@@ -125,6 +135,11 @@ agents: $(VENV)/.all
 	$(BIN)/semcom-gym ship runs/CRRAUSFading-v0_select_apg_seed0 -n 100 --scored 400
 	$(BIN)/semcom-gym ship runs/ASCCFading-v0_default_apg_seed0 -n 20 --scored 20
 	$(BIN)/semcom-gym ship runs/TrainingFading-v0_default_apg_seed0 -n 20 --scored 40
+	$(BIN)/semcom-gym ship runs/SFMAFading-v0_default_apg_seed0 -n 100 --scored 40
+	$(BIN)/semcom-gym ship runs/CRRA-v0_default_apg_varied_seed0
+	$(BIN)/semcom-gym ship runs/CRRAUS-v0_select_apg_varied_seed0
+	$(BIN)/semcom-gym ship runs/ASCC-v0_default_apg_varied_seed0 -n 100
+	$(BIN)/semcom-gym ship runs/Training-v0_default_apg_varied_seed0 -n 100
 	set -e; for run in runs/*_seed*; do mkdir -p docs/results/learning/$${run#runs/}; \
 	cp $$run/run.json docs/results/learning/$${run#runs/}; done
 
@@ -145,14 +160,18 @@ results: $(VENV)/.all
 	$(BENCHMARK) --prove --env SemCom/CRRA-v0 --preset default hard paper general
 	$(BENCHMARK) --prove --env SemCom/CRRAUS-v0 --preset select
 	$(BENCHMARK) --env SemCom/CRRA-v0 --preset default --refine 10 --out docs/results/crra_default \
-	--agent APG=$(call commas,$(call all_runs,CRRA-v0_default_apg)) PPO=runs/CRRA-v0_default_ppo_seed0 SAC=runs/CRRA-v0_default_sac_seed0
+	--agent APG=$(call commas,$(call all_runs,CRRA-v0_default_apg)) APG_varied=runs/CRRA-v0_default_apg_varied_seed0 \
+	PPO=$(call commas,$(call runs,CRRA-v0_default_ppo)) A2C=$(call commas,$(call runs,CRRA-v0_default_a2c)) \
+	SAC=$(call commas,$(call runs,CRRA-v0_default_sac)) TQC=runs/CRRA-v0_default_tqc_seed0 TD3=runs/CRRA-v0_default_td3_seed0
 	$(BENCHMARK) --env SemCom/CRRA-v0 --preset hard --refine 10 --out docs/results/crra_hard \
 	--agent APG=$(call commas,$(call runs,CRRA-v0_hard_apg))
 	$(BENCHMARK) --env SemCom/CRRAUS-v0 --preset select --refine 10 --out docs/results/crraus_select \
-	--agent APG=$(call commas,$(call all_runs,CRRAUS-v0_select_apg))
+	--agent APG=$(call commas,$(call all_runs,CRRAUS-v0_select_apg)) PPO=$(call commas,$(call runs,CRRAUS-v0_select_ppo)) \
+	APG_varied=runs/CRRAUS-v0_select_apg_varied_seed0
 	$(BENCHMARK) --env SemCom/CRRA-v0 --preset paper general --out docs/results/crra_other
 	$(SFMA) --prove --preset default tight loose paper pruned measured figures
-	$(SFMA) --preset default --refine 10 --out docs/results/sfma_default --agent APG=$(call commas,$(call all_runs,SFMA-v0_default_apg))
+	$(SFMA) --preset default --refine 10 --out docs/results/sfma_default \
+	--agent APG=$(call commas,$(call all_runs,SFMA-v0_default_apg)) PPO=$(call commas,$(call runs,SFMA-v0_default_ppo))
 	$(SFMA) --preset tight --refine 10 --out docs/results/sfma_tight --agent APG=$(call commas,$(call runs,SFMA-v0_tight_apg))
 	$(SFMA) --preset measured --refine 10 --out docs/results/sfma_measured --agent APG=$(call commas,$(call runs,SFMA-v0_measured_apg))
 	$(SFMA) --preset loose paper pruned --out docs/results/sfma_other
@@ -161,7 +180,8 @@ results: $(VENV)/.all
 	--method equal channel_pairing random_pairing price_matching fast --agent MaskablePPO=runs/SFMAPairing-v0_default_maskable_ppo_seed0
 	$(ASCC) --prove --preset default hard two_user three_user paper measured
 	$(ASCC) --preset default --refine 10 --search 10 --out docs/results/ascc_default \
-	--agent APG=$(call commas,$(call all_runs,ASCC-v0_default_apg)) PPO=runs/ASCC-v0_default_ppo_seed0
+	--agent APG=$(call commas,$(call all_runs,ASCC-v0_default_apg)) PPO=$(call commas,$(call runs,ASCC-v0_default_ppo)) \
+	APG_varied=runs/ASCC-v0_default_apg_varied_seed0
 	$(ASCC) --preset default --set rate_action=absolute --method equal_mmse --refine 10 --search 10 \
 	--out docs/results/ascc_absolute --agent APG=runs/ASCC-v0_absolute_apg_seed0
 	$(ASCC) --preset measured --refine 10 --search 10 --out docs/results/ascc_measured \
@@ -169,7 +189,8 @@ results: $(VENV)/.all
 	$(ASCC) --preset hard two_user three_user paper --out docs/results/ascc_other
 	$(TRAINING) --prove --preset default paper hard large measured
 	$(TRAINING) --preset default --refine 10 --search 10 --out docs/results/training_default \
-	--agent $(TRAINING_AGENTS) PPO=runs/Training-v0_default_ppo_seed0
+	--agent $(TRAINING_AGENTS) PPO=$(call commas,$(call runs,Training-v0_default_ppo)) \
+	APG_varied=runs/Training-v0_default_apg_varied_seed0
 	set -e; for users in 5 20 50; do $(TRAINING) --preset default --set num_users=$$users --refine 10 \
 	--method equal_bandwidth paper fast --agent $(TRAINING_AGENTS) --out docs/results/training_users_$$users; \
 	$(TRAINING) --preset default --set num_users=$$users --set total_bandwidth_hz=$${users}e6 --refine 10 \
@@ -178,11 +199,12 @@ results: $(VENV)/.all
 	$(TRAINING) --preset measured --refine 10 --search 10 --out docs/results/training_measured \
 	--agent APG=$(call commas,$(call runs,Training-v0_measured_apg)) APG_of_default=$(call commas,$(call all_runs,Training-v0_default_apg))
 	$(BIN)/semcom-gym benchmark SemCom/CRRAFading-v0 --episodes 100 --out docs/results/fading_crra
-	$(BIN)/semcom-gym benchmark SemCom/CRRAUSFading-v0 SemCom/ASCCFading-v0 SemCom/TrainingFading-v0 --episodes 20 \
+	$(BIN)/semcom-gym benchmark SemCom/CRRAUSFading-v0 SemCom/SFMAFading-v0 SemCom/ASCCFading-v0 SemCom/TrainingFading-v0 --episodes 20 \
 	--out docs/results/fading_others
 	$(BIN)/semcom-gym generalise SemCom/CRRA-v0 SemCom/CRRAUS-v0 SemCom/SFMA-v0 SemCom/ASCC-v0 SemCom/Training-v0 \
 	-n 20 --refine 10 --out docs/results/generalise --agent \
-	$(foreach name,CRRA-v0_default CRRAUS-v0_select SFMA-v0_default ASCC-v0_default Training-v0_default,APG=$(call commas,$(call runs,$(name)_apg)))
+	$(foreach name,CRRA-v0_default CRRAUS-v0_select SFMA-v0_default ASCC-v0_default Training-v0_default,APG=$(call commas,$(call runs,$(name)_apg))) \
+	$(foreach name,CRRA-v0_default CRRAUS-v0_select ASCC-v0_default Training-v0_default,APG_varied=runs/$(name)_apg_varied_seed0)
 	$(BIN)/semcom-gym figures crra --out docs/results/figures/crra
 	$(BIN)/semcom-gym figures sfma --slow 20 --out docs/results/figures/sfma
 	$(BIN)/semcom-gym figures sfma --preset tight --slow 10 --out docs/results/figures/sfma_tight
