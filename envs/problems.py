@@ -67,6 +67,8 @@ class Problem:
     values may turn it into a better one.
     evaluate_unchecked, decode, observe: pure functions of NumPy arrays or torch tensors; encode: NumPy only.
     outcome_of: the evaluation of the decoded action (params, instance, action), where it takes less than both in turn.
+    prepare, outcome_at: what actions on instances that are met many times need of them (params, instance), where it
+    saves time, and what the actions (n, d) achieve on some rows (n,) of it (params, prepared, rows, action).
     """
 
     name: str
@@ -95,6 +97,8 @@ class Problem:
     exact_actions: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     check_allocation: Callable[[Any, Any], None] = _nothing_more_to_check
     outcome_of: Callable[[Any, Any, Array], Outcome] | None = None
+    prepare: Callable[[Any, Any], Batch] | None = None
+    outcome_at: Callable[[Any, Any, Array, Array], Outcome] | None = None
 
     def preset(self, name: str, **overrides: Any) -> Any:
         """The parameters of a preset, with fields overridden.

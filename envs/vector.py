@@ -68,8 +68,10 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         self.action_space = batch_space(self.single_action_space, num_envs)
         self.backend, self.dtype = backend, np.dtype(dtype)
         self.device = _torch_device(backend, device)
-        self.instance: Any = None
+        self._instance: Any = None
+        self._at: Any = None  # the rows of the pool that the current instances are: gathered when asked for
         self.pool = pool
+        self._prepared: Any = None
         self._pool: Any = None
         self._observations: Any = None
         self._everywhere: Any = None
@@ -77,6 +79,17 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         self._rngs: list[np.random.Generator] = []
         each = 1 if pool else self.problem.uniforms_per_instance(self.params)
         self._depth = max(1, min(256, POOL // (num_envs * each)))
+
+    @property
+    def instance(self) -> Any:
+        """The current instances, one per sub-environment; None before the first reset."""
+        if self._instance is None and self._at is not None:
+            self._instance = self._pool.map(lambda x: _rows(x, self._at))
+        return self._instance
+
+    @instance.setter
+    def instance(self, value: Any) -> None:
+        self._instance, self._at = value, None
 
     # --- instances of a pool ---------------------------------------------------------------------------------------
     # ``picks`` holds the rows of the pool that the next ``depth`` instances of every sub-environment are.
@@ -88,6 +101,8 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         parts = [self.problem.sample(self.params, rng, min(rows, self.pool - k)) for k in range(0, self.pool, rows)]
         self._observations = self._place_array(np.concatenate([self._observe(part) for part in parts]))
         self._pool = self._place(concatenate(parts))
+        if self.problem.prepare is not None:
+            self._prepared = concatenate([self.problem.prepare(self.params, self._place(part)) for part in parts])
         self._picks = np.empty((self._depth, self.num_envs), np.int64)
 
     def _pick(self, which: np.ndarray[Any, Any]) -> None:
@@ -163,7 +178,7 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
         if self.pool is not None:
             rows = self._placed_picks[rows]
         if everyone:
-            self.instance, self._observation = self._pool.map(lambda x: _rows(x, rows)), _rows(self._observations, rows)
+            self._instance, self._at, self._observation = None, rows, _rows(self._observations, rows)
         else:
             self.instance, self._observation = self.instance.map(copied), copied(self._observation)
             for name, value in vars(self.instance).items():
@@ -211,10 +226,14 @@ class AllocationVectorEnv(Setup, gym.vector.VectorEnv[Any, Any, Any]):
 
     def step(self, actions: Any) -> tuple[Array, Array, Array, Array, dict[str, Any]]:
         """Score one decision each. Every episode ends, so the step's info is ``final_info`` (SAME_STEP autoreset)."""
-        if self.instance is None:
+        if self._instance is None and self._at is None:
             raise gym.error.ResetNeeded("call reset() before step()")
         actions = self._check_actions(actions)
-        outcome, reward = self.problem.play(self.params, self.instance, actions, self.penalty)
+        if self._at is None or self._prepared is None or self.problem.outcome_at is None:
+            outcome, reward = self.problem.play(self.params, self.instance, actions, self.penalty)
+        else:
+            outcome = self.problem.outcome_at(self.params, self._prepared, self._at, actions)
+            reward = self.problem.reward(outcome, self.penalty)
         ended, final = self._ones(), self._final(outcome)
         info = {"final_obs": self._observation, "_final_obs": ended, "final_info": final, "_final_info": ended}
         observation = self._draw()

@@ -75,6 +75,10 @@ def test_some_are_reset_and_others_keep_their_instance(env_id: str) -> None:
     mixed = env.reset(options={"reset_mask": np.array([False, True, False])})[0]
     np.testing.assert_array_equal(mixed[[0, 2]], first[[0, 2]])
     np.testing.assert_array_equal(mixed[1], alone.reset()[0][0])
+    instance, actions = env.instance, np.zeros(env.action_space.shape, np.float32)
+    np.testing.assert_allclose(env._observe(instance), mixed, rtol=1e-4, atol=1e-4)  # instances are in float32
+    expected = env.problem.play(env.params, instance, actions, env.penalty)[1]
+    np.testing.assert_array_equal(env.step(actions)[1], expected)
 
 
 def test_the_whole_pool_is_the_same_whatever_its_size_is_cut_into(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ from semcom_gym.envs.problems import Problem
 from semcom_gym.envs.sfma import actions, instance, physics
 from semcom_gym.envs.sfma.instance import PRESETS, Instance, Params
 from semcom_gym.envs.sfma.physics import Allocation
+from semcom_gym.envs.sfma.prepared import Prepared
 
 PROBLEM = Problem(
     name="sfma",
@@ -24,6 +25,8 @@ PROBLEM = Problem(
     evaluate_unchecked=physics.evaluate,
     decode=actions.decode,
     outcome_of=actions.outcome_of,
+    prepare=Prepared.of,
+    outcome_at=actions.outcome_at,
     encode=actions.encode,
     observe=actions.observe,
     action_blocks=actions.action_blocks,

@@ -10,6 +10,7 @@ from semcom_gym.envs.outcome import Outcome, require_feasible
 from semcom_gym.envs.sfma import limits, pairs, physics
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import Allocation, Links
+from semcom_gym.envs.sfma.prepared import Prepared
 
 USER_FEATURES = ("gain", "source", "decoding", "tilt")
 PAIR_FEATURES = (
@@ -42,6 +43,17 @@ def outcome_of(params: Params, instance: Instance, action: Array) -> Outcome:
     return physics.outcome(params, allocation, link)
 
 
+def outcome_at(params: Params, prepared: Prepared, rows: Array, action: Array) -> Outcome:
+    """:func:`outcome_of` on the instances at ``rows`` (n,) of those that were prepared."""
+    xp = namespace(action)
+    a = at_most(at_least(action, -1.0), 1.0)
+    score = a[:, : params.num_pairs]
+    score = xp.where(xp.take(prepared.feasible, rows, axis=0), score, score - PRUNED)
+    pair = pairs.best_matching(score, params.num_users)
+    link, low = prepared.chosen(rows, pair)
+    return physics.outcome(params, allot(params, link, pair, _of_groups(params, a, pair), low), link)
+
+
 def _decode(params: Params, instance: Instance, action: Array) -> tuple[Allocation, Links]:
     a = at_most(at_least(action, -1.0), 1.0)
     pair = match(params, instance, a[:, : params.num_pairs])
@@ -66,8 +78,8 @@ def match(params: Params, instance: Instance, score: Array) -> Array:
     return pairs.best_matching(score, params.num_users)
 
 
-def allot(params: Params, link: Links, pair: Array, group: Array) -> Allocation:
-    """The allocation of entries (n, 3, K) in [-1, 1] of the groups of a pairing.
+def allot(params: Params, link: Links, pair: Array, group: Array, low: Array | None = None) -> Allocation:
+    """The allocation of entries (n, 3, K) in [-1, 1] of the groups of a pairing. low: ``limits.ratio_floor``, if known.
 
     1. power: shares of Pmax, at most all of it; moved towards equal shares of all of it as far as the floors of step 2
        need it.
@@ -77,7 +89,7 @@ def allot(params: Params, link: Links, pair: Array, group: Array) -> Allocation:
     4. energy: as far as the budget needs it, ratios move towards those of least energy, and where that is not enough,
        groups that stay in time with less power get less.
     """
-    low = limits.ratio_floor(params, link)
+    low = limits.ratio_floor(params, link) if low is None else low
     power, need = limits.share_power(params, link, params.max_power_w * simplex.action_to_share(group[:, 0]), low)
     left = params.max_bandwidth_hz - total(need)
     bandwidth = need + at_least(left, 0.0)[:, None] * _shares(group[:, 1])
