@@ -33,6 +33,7 @@ MAX_ROUNDS = 12  # of splitting; a cell left open then counts with its upper bou
 WIDE = 0.25  # of the tolerance: a cell on which success differs by less is not worth a split
 RATIO_STEPS = 60  # of the search for the best ratio of a cell, which takes a few
 RATIO_CLOSE = 1e-3  # of the tolerance: how close the ratio's share of a bound comes
+COARSE = 40.0  # tolerance while prices are searched, over that of the last evaluation
 CHUNK = 64
 
 
@@ -75,7 +76,7 @@ def _prove(params: Params, instance: Instance, known: Any, rounds: int, toleranc
         users.prices_at(known),
         [nothing, start],
         rounds=rounds,
-        coarse=10 * scale,
+        coarse=COARSE * scale,
         fine=scale,
     )
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections.abc import Callable
 
 import numpy as np
 import scipy.special
@@ -26,7 +27,10 @@ from semcom_gym.envs.training import physics
 from semcom_gym.envs.training.instance import Instance, Params
 
 MIXED = 1e-4  # least weight of the lighter mode of a device that is worth a split
+ROUNDS, LOST_ROUNDS = 2, 7  # of Newton's method: for the best known, and where it has lost a node
 WIDTH = 4  # nodes of an instance that are split at a time, those of the lowest bound
+
+Relax = Callable[[Devices, Array, State], State]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +59,7 @@ class _Nodes(Batch):
         return State(self.log_lam, self.log_beta, self.log_time, self.low, self.tilt, np.full(len(self), np.inf))
 
 
-def prove(params: Params, instance: Instance, *, nodes: int = 200, tolerance: float = 1e-6) -> Bound:
+def prove(params: Params, instance: Instance, *, nodes: int = 40, tolerance: float = 1e-6) -> Bound:
     """A lower bound for every instance. nodes: of the search, at most about this many per instance.
 
     tolerance: relative gap at which the search stops.
@@ -63,7 +67,7 @@ def prove(params: Params, instance: Instance, *, nodes: int = 200, tolerance: fl
     validate.integer("nodes", nodes)
     validate.number("tolerance", tolerance, high=1.0)
     started = time.perf_counter()
-    search = _Search(params, instance, fast.solve(params, instance), tolerance)
+    search = _Search(params, instance, fast.solve(params, instance, undecided=1), tolerance)
     search.run(nodes)
     best = fast.scored(params, instance, search.allocation, started)
     value = np.where(search.lower > _most(params, instance), np.inf, search.lower)
@@ -92,11 +96,12 @@ class _Search:
 
     def run(self, nodes: int) -> None:
         """Search until every instance is within the tolerance or has used up its nodes."""
-        todo = self._roots()
+        todo, relax = self._roots(), equilibrium.relax
         while len(todo):
             todo = todo[np.lexsort((todo.lower, todo.owner))]
             now = np.arange(len(todo)) - np.searchsorted(todo.owner, todo.owner) < WIDTH
-            done, children = self._split(todo[now])
+            done, children = self._split(todo[now], relax)
+            relax = equilibrium.relax_again
             np.minimum.at(self.lower, done.owner, done.lower)
             todo = concatenate([todo[~now], *children])
             closed = self._closed(todo) | (self.count[todo.owner] >= nodes)
@@ -120,11 +125,11 @@ class _Search:
         self.lower[closed] = lower[closed]
         return roots[~closed]
 
-    def _split(self, nodes: _Nodes) -> tuple[_Nodes, list[_Nodes]]:
+    def _split(self, nodes: _Nodes, relax: Relax = equilibrium.relax) -> tuple[_Nodes, list[_Nodes]]:
         """Bound the nodes and improve the best known; returns those that are done, and children of the others."""
         np.add.at(self.count, nodes.owner, 1)
         devices = self.devices.take(nodes.owner).within(nodes.left, nodes.right, nodes.anchored)
-        state, value, place = _price(devices, nodes)
+        state, value, place = _price(devices, nodes, relax)
         nodes = dataclasses.replace(nodes.at(state), lower=np.maximum(nodes.lower, value))
         self._improve(devices, nodes, state)
         done = self._closed(nodes)
@@ -135,7 +140,7 @@ class _Search:
     def _improve(self, devices: Devices, nodes: _Nodes, state: State) -> None:
         """Put every device in the mode it leans to, and keep what is better than the best known of its instance."""
         mode = _leaning(nodes.mode, state)
-        found = equilibrium.decide(devices, mode, equilibrium.solve(devices, mode, state))
+        found = equilibrium.decide(devices, mode, equilibrium.solve(devices, mode, state, ROUNDS))
         outcome = physics.evaluate(self.params, self.instance[nodes.owner], found)
         reached = np.where(outcome.feasible, outcome.objective, np.inf)
         for row in np.flatnonzero(reached < self.objective[nodes.owner]):
@@ -149,17 +154,17 @@ def _leaning(mode: Array, state: State) -> Array:
     return np.where((mode == LOW) | (mode == OPEN) & (state.tilt > 0), LOW, HIGH)
 
 
-def _price(devices: Devices, nodes: _Nodes) -> tuple[State, Array, Array]:
+def _price(devices: Devices, nodes: _Nodes, relax: Relax) -> tuple[State, Array, Array]:
     """The convexified problem's state, its dual value (k,) and where the low modes' least value was seen (k, N).
 
     Where Newton's method has lost it: the state with all devices in the mode they lean to, if its prices prove more.
     """
-    state = equilibrium.relax(devices, nodes.mode, nodes.state())
+    state = relax(devices, nodes.mode, nodes.state())
     value, place = dual.bound(devices, nodes.mode, state.log_lam, state.log_beta)
     lost = np.flatnonzero(~(state.residual < equilibrium.TRACKED))
     if len(lost):
         part, mode, old = devices.take(lost), nodes.mode[lost], state[lost]
-        again = dataclasses.replace(equilibrium.solve(part, _leaning(mode, old), old), tilt=old.tilt)
+        again = dataclasses.replace(equilibrium.solve(part, _leaning(mode, old), old, LOST_ROUNDS), tilt=old.tilt)
         found, where = dual.bound(part, mode, again.log_lam, again.log_beta)
         better = found > value[lost]
         rows = lost[better]

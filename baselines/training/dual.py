@@ -24,7 +24,7 @@ from semcom_gym.baselines.training.equilibrium import HIGH, LOW
 from semcom_gym.envs.arrays import Array
 
 WIDTHS = (1e-6, 1e-3, 0.1, 2.0)  # tried around the high mode, in s
-CELLS = 24  # of the low mode at first
+CELLS = 10  # of the low mode at first
 SPLIT = 4
 ROUNDS = 7
 CLOSE = 1e-9  # cells are split until their bound is this close, over the dual value's scale

@@ -29,6 +29,7 @@ STEEP = 1e-6  # least slope taken: with all caps met, T_n does not depend on bet
 # share of a step and least slope of the rounds: shorter steps, and from flat regions, end a cycle around a cap's corner
 PACES = ((1.0, STEEP), (1.0, STEEP), (1.0, STEEP), (0.5, STEEP), (1.0, 0.05), (1.0, STEEP), (0.25, 0.05))
 WARM, COLD = 0.1, 6e-6  # temperatures, over omega_1 T
+AGAIN = 4.0 * COLD  # temperature at which a problem is taken up again that differs in a device or two
 COOLING = ((0.25, 3), (0.5, 6))  # factor and steps of a temperature
 TRACKED = 1e-4  # residual above which the second cooling is tried
 LONGEST = 2.0  # change of a logarithm in a step
@@ -101,24 +102,29 @@ def relax(devices: Devices, mode: Array, state: State) -> State:
 
     Where Newton's method loses track, once more and more slowly; residual says how close it is in the end.
     """
-    found = _cool(devices, mode, state, *COOLING[0])
+    found = _cool(devices, mode, state, WARM, *COOLING[0])
     lost = np.flatnonzero(~(found.residual < TRACKED))
     if len(lost):
-        again = _cool(devices.take(lost), mode[lost], state[lost], *COOLING[1])
+        again = _cool(devices.take(lost), mode[lost], state[lost], WARM, *COOLING[1])
         better = again.residual < found.residual[lost]
         found = found.replaced(lost[better], again[better])
     return found
 
 
-def _cool(devices: Devices, mode: Array, state: State, factor: float, steps: int) -> State:
-    """Newton's method, ``steps`` a temperature, each ``factor`` times the last."""
-    stages = int(np.ceil(np.log(COLD / WARM) / np.log(factor))) + 1
+def relax_again(devices: Devices, mode: Array, state: State) -> State:
+    """:func:`relax` from the ``state`` it found for nearly the same problem: from AGAIN, and only once."""
+    return _cool(devices, mode, state, AGAIN, *COOLING[0])
+
+
+def _cool(devices: Devices, mode: Array, state: State, warm: float, factor: float, steps: int) -> State:
+    """Newton's method, ``steps`` a temperature from ``warm`` on, each ``factor`` times the last."""
+    stages = int(np.ceil(np.log(COLD / warm) / np.log(factor))) + 1
     for k in range(stages):
         lost = state.low >= devices.stop if k else np.ones(mode.shape, bool)
         low = np.where(lost, devices.look(state.log_lam, state.log_beta), state.low)
         last = k == stages - 1
         state = dataclasses.replace(state, low=low)
-        state = _settle(devices, mode, state, 6 if last else steps, COLD if last else WARM * factor**k)
+        state = _settle(devices, mode, state, 6 if last else steps, COLD if last else warm * factor**k)
     return state
 
 
