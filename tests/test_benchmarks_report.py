@@ -142,7 +142,7 @@ def test_decisions_are_those_of_the_solver_and_the_agent(stored):
     model = agents.load("SemCom/CRRA-v0")
     played = agents.allocate(model, task.problem, task.params, task.instance)
     reached = task.problem.evaluate(task.params, task.instance, played).objective[0]
-    rows = stored[1].tables[f"CRRA-v0 default, the first test instance: {task.problem.objective}"][1:]
+    rows = stored[1].tables[f"CRRA-v0 default, apg, the first test instance: {task.problem.objective}"][1:]
     bound = certificates.shipped(task).bound[0]
     assert [float(cells[1]) for cells in rows] == pytest.approx([solved, reached, bound], rel=1e-5)
     parts = [name for name in stored[1].tables if "the first test instance" in name]

@@ -69,7 +69,7 @@ def _part(card: dict[str, Any]) -> Markup:
     bound = float(certificate.bound[0]) if certificate is not None else None
     heading = tag("h3", name(card), id=slug(name(card)))
     charts = tag("div", *_charts(task, decisions), class_="charts")
-    return join([heading, _table(task, decisions, bound), _pairing(decisions), charts])
+    return join([heading, _table(name(card), task, decisions, bound), _pairing(decisions), charts])
 
 
 def _decision(task: protocol.Task, name: str, allocation: Any) -> Decision:
@@ -91,14 +91,14 @@ def _by_user(values: np.ndarray[Any, Any], pairs: np.ndarray[Any, Any] | None, u
     return found
 
 
-def _table(task: protocol.Task, decisions: dict[str, Decision], bound: float | None) -> Markup:
+def _table(title: str, task: protocol.Task, decisions: dict[str, Decision], bound: float | None) -> Markup:
     rows = []
     for kind, decision in decisions.items():
         loss = DASH if bound is None else percent(abs(bound - decision.objective) / abs(bound))
         feasible = "yes" if decision.feasible else "no"
         rows.append([f"{kind}: {decision.name}", f"{decision.objective:.6g}", loss, feasible])
     rows.append(["certified bound", DASH if bound is None else f"{bound:.6g}", "", ""])
-    caption = f"{task.label}, the first test instance: {task.problem.objective}"
+    caption = f"{title}, the first test instance: {task.problem.objective}"
     return table(("decision", "objective", "loss to the bound", "feasible"), rows, caption=caption)
 
 
