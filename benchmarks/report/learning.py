@@ -20,7 +20,7 @@ def tasks(runs: Sequence[Run]) -> dict[str, list[Run]]:
     found: dict[str, list[Run]] = {}
     for name, run in runs:
         changed = [f"{key}={value}" for key, value in run["overrides"].items()]
-        changed += [f"{key} drawn" for key in run.get("vary") or {}]
+        changed += ["drawn"] if run.get("vary") else []  # of what, its command says
         label = " ".join([run["env_id"].removeprefix("SemCom/"), run["preset"], *changed])
         found.setdefault(label, []).append((name, run))
     ids = [env_id.removeprefix("SemCom/") for env_id in envs.IDS | envs.FADING_IDS]
