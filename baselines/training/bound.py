@@ -27,7 +27,7 @@ from semcom_gym.envs.training import physics
 from semcom_gym.envs.training.instance import Instance, Params
 
 MIXED = 1e-4  # least weight of the lighter mode of a device that is worth a split
-ROUNDS, LOST_ROUNDS = 2, 7  # of Newton's method: for the best known, and where it has lost a node
+ROUNDS = 2  # of Newton's method for the best known; a node that it has lost takes all it needs
 WIDTH = 4  # nodes of an instance that are split at a time, those of the lowest bound
 
 Relax = Callable[[Devices, Array, State], State]
@@ -164,7 +164,7 @@ def _price(devices: Devices, nodes: _Nodes, relax: Relax) -> tuple[State, Array,
     lost = np.flatnonzero(~(state.residual < equilibrium.TRACKED))
     if len(lost):
         part, mode, old = devices.take(lost), nodes.mode[lost], state[lost]
-        again = dataclasses.replace(equilibrium.solve(part, _leaning(mode, old), old, LOST_ROUNDS), tilt=old.tilt)
+        again = dataclasses.replace(equilibrium.solve(part, _leaning(mode, old), old), tilt=old.tilt)
         found, where = dual.bound(part, mode, again.log_lam, again.log_beta)
         better = found > value[lost]
         rows = lost[better]
