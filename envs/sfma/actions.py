@@ -45,11 +45,9 @@ def outcome_of(params: Params, instance: Instance, action: Array) -> Outcome:
 
 def outcome_at(params: Params, prepared: Prepared, rows: Array, action: Array) -> Outcome:
     """:func:`outcome_of` on the instances at ``rows`` (n,) of those that were prepared."""
-    xp = namespace(action)
     a = at_most(at_least(action, -1.0), 1.0)
-    score = a[:, : params.num_pairs]
-    score = xp.where(xp.take(prepared.feasible, rows, axis=0), score, score - PRUNED)
-    pair = pairs.best_matching(score, params.num_users)
+    allowed = namespace(a).take(prepared.feasible, rows, axis=0)
+    pair = pairs.best_matching(_avoiding(a[:, : params.num_pairs], allowed), params.num_users)
     link, low = prepared.chosen(rows, pair)
     return physics.outcome(params, allot(params, link, pair, _of_groups(params, a, pair), low), link)
 
@@ -74,8 +72,13 @@ def _of_groups(params: Params, action: Array, pair: Array) -> Array:
 def match(params: Params, instance: Instance, score: Array) -> Array:
     """(n, K) the perfect matching of largest total score (n, M), outside E_f (21) only where it must."""
     if not physics.surely_feasible(params, instance):
-        score = namespace(score).where(physics.feasible_pairs(params, instance), score, score - PRUNED)
+        score = _avoiding(score, physics.feasible_pairs(params, instance))
     return pairs.best_matching(score, params.num_users)
+
+
+def _avoiding(score: Array, allowed: Array) -> Array:
+    """Scores (n, M) that lead outside the ``allowed`` pairs only where they must."""
+    return namespace(score).where(allowed, score, score - PRUNED)
 
 
 def allot(params: Params, link: Links, pair: Array, group: Array, low: Array | None = None) -> Allocation:
