@@ -12,7 +12,7 @@ import numpy as np
 
 from semcom_gym.envs import problem as find_problem
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.arrays import Array, is_torch, to_numpy
 
 INFEASIBLE = "infeasible"
 """How the status of an instance starts that no allocation satisfies."""
@@ -26,6 +26,7 @@ class Solution:
     seconds (n,): wall time per instance; of a batched method, its share of the batch.
     iterations (n,) int. trace (n, k): objective after each iteration, NaN where an instance had stopped; k may be 0.
     status: n strings, ``"ok"`` or why not; an instance that no allocation satisfies has one starting "infeasible".
+    allocation, objective and feasible are tensors on their device where the instances were; the rest is NumPy.
     """
 
     allocation: Any
@@ -59,6 +60,7 @@ class Method:
     summary: one line of what it is. source: its place in the paper. needs: module of an optional extra, if any.
     transceiver: another transceiver that it stands for, if any. Its objective is then that one's own rate, which no
     bound of the problem covers; its allocation is None, or does not have that objective in the problem.
+    torch: whether it takes torch tensors too, and then stays on their device.
     """
 
     run: Callable[..., Solution]
@@ -66,6 +68,7 @@ class Method:
     source: str
     needs: str | None = None
     transceiver: str | None = None
+    torch: bool = False
 
 
 def package(problem: str, params: Any, instance: Any, allocation: Any, started: float, **fields: Any) -> Solution:
@@ -75,9 +78,10 @@ def package(problem: str, params: Any, instance: Any, allocation: Any, started: 
     """
     n = len(instance)
     outcome = find_problem(problem).evaluate(params, instance, allocation)
-    broken = {name: np.asarray(value) for name, value in outcome.violation.items()}
     status = fields.pop("status", None) or ["ok"] * n
-    for i in np.flatnonzero(~np.asarray(outcome.feasible)):
+    missed = np.flatnonzero(~to_numpy(outcome.feasible))
+    broken = {name: to_numpy(value) for name, value in outcome.violation.items()} if len(missed) else {}
+    for i in missed:
         worst = max(broken, key=lambda name: broken[name][i])
         status[i] = f"{INFEASIBLE}: {worst} exceeded by {broken[worst][i]:.3g} of its limit"
     seconds = fields.pop("seconds", None)
@@ -105,20 +109,26 @@ def transceiver(problem: str, method: str) -> str | None:
     return table[method].transceiver
 
 
+def on_torch(problem: str) -> tuple[str, ...]:
+    """The methods of a problem that take torch tensors."""
+    return tuple(name for name, method in _room(problem).METHODS.items() if method.torch)
+
+
 def anchor(problem: str) -> str:
     """The method that scores 0: what a sensible engineer does without optimising."""
     return str(_room(problem).ANCHOR)
 
 
 def solve(problem: str, params: Any, instance: Any, method: str, **options: Any) -> Solution:
-    """Solve a batch of instances (NumPy, float64) by a registered method; batch in, batch out.
+    """Solve a batch of instances (float64) by a registered method; batch in, batch out.
 
-    options: keyword options of the method. Raises ValueError for an unknown problem or method, TypeError for an
-    unknown option, ModuleNotFoundError naming the extra to install.
+    The arrays are NumPy's, or torch tensors (``instance.to_torch(device)``) for methods that :func:`on_torch` names.
+    options: keyword options of the method. Raises ValueError for an unknown problem or method and for tensors that the
+    method does not take, TypeError for an unknown option, ModuleNotFoundError naming the extra to install.
     """
     table: Mapping[str, Method] = _room(problem).METHODS
     validate.choice(f"{problem} method", method, table)
-    find_problem(problem).check(params, instance)
+    _check(problem, params, instance, f"method {method!r}", table[method].torch)
     needs = table[method].needs
     if needs is not None:
         require(needs, f"method {method!r}")
@@ -126,10 +136,20 @@ def solve(problem: str, params: Any, instance: Any, method: str, **options: Any)
 
 
 def bound(problem: str, params: Any, instance: Any, **options: Any) -> Bound:
-    """A proven bound on the optimum of every instance of a batch."""
-    find_problem(problem).check(params, instance)
+    """A proven bound on the optimum of every instance of a batch (NumPy, float64)."""
+    _check(problem, params, instance, "bound", torch=False)
     result: Bound = _room(problem).prove(params, instance, **options)
     return result
+
+
+def _check(problem: str, params: Any, instance: Any, what: str, torch: bool) -> None:
+    """Raise unless the instances are valid, and of a library that ``what`` takes."""
+    tensors = [x for x in getattr(instance, "__dict__", {}).values() if is_torch(x)]
+    if tensors and not torch:
+        raise ValueError(f"{what} of {problem} takes NumPy instances, not torch tensors")
+    if any(x.is_floating_point() and x.element_size() < np.float64().itemsize for x in tensors):
+        raise ValueError(f"{what} of {problem} solves in float64; the instances have torch tensors of another type")
+    find_problem(problem).check(params, instance)
 
 
 def require(module: str, what: str) -> None:

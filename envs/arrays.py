@@ -124,6 +124,16 @@ def frozen(x: Array) -> Array:
     return x if isinstance(x, np.ndarray) else x.detach()
 
 
+def rows_where(mask: Array) -> Array:
+    """The indices at which ``mask`` (n,) holds; a GPU waits for their number."""
+    return np.flatnonzero(mask) if isinstance(mask, np.ndarray) else namespace(mask).nonzero(mask)[0]
+
+
+def chunk(x: Array, on_cpu: int, elsewhere: int) -> int:
+    """How many rows of a batch like ``x`` to take at a time: as fit a CPU's cache, or as fill a GPU."""
+    return elsewhere if is_torch(x) and x.device.type != "cpu" else on_cpu
+
+
 class _Same:
     """A table as the key of a cache: itself, whatever it holds. Tables are constants."""
 
@@ -209,8 +219,8 @@ class Batch:
         return self.map(lambda x: x[index])
 
     def replaced(self: BatchT, rows: Array, part: BatchT) -> BatchT:
-        """A copy with the instances at ``rows`` (an index array or a mask) replaced by those of ``part`` (NumPy)."""
-        fields = {f.name: getattr(self, f.name).copy() for f in dataclasses.fields(self)}
+        """A copy with the instances at ``rows`` (an index array or a mask) replaced by those of ``part``."""
+        fields = {f.name: copied(getattr(self, f.name)) for f in dataclasses.fields(self)}
         for name, value in fields.items():
             value[rows] = getattr(part, name)
         return type(self)(**fields)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, Batch
+from semcom_gym.envs.arrays import Array, Batch, to_numpy
 from semcom_gym.envs.outcome import Outcome
 
 NAMES = ("crra", "sfma", "ascc", "training")
@@ -131,7 +131,7 @@ class Problem:
         for name, tail in self.allocation_shapes(params).items():
             value = getattr(allocation, name)
             validate.array(f"allocation.{name}", value, (len(instance), *tail), nonnegative=name not in self.signed)
-        self.check_allocation(params, allocation)
+        self.check_allocation(params, allocation.map(to_numpy))
         return self.evaluate_unchecked(params, instance, allocation)
 
     def reward(self, outcome: Outcome, penalty: float) -> Array:
@@ -155,7 +155,7 @@ class Problem:
         for name, tail in self.instance_shapes(params).items():
             value = getattr(instance, name)
             validate.array(f"instance.{name}", value, (len(instance), *tail), nonnegative=name not in self.signed)
-        self.check_instance(params, instance)
+        self.check_instance(params, instance.map(to_numpy))
 
     def observation_layout(self, params: Any) -> ObservationLayout:
         """Layout of the flat observation."""
