@@ -43,7 +43,7 @@ def add_to(commands: Any) -> None:
 
 
 def _speed(args: argparse.Namespace) -> Job:
-    from semcom_gym.benchmarks import limits, speed
+    from semcom_gym.benchmarks import limits, speed, speed_rows
 
     for name in ("repeats", "threads"):
         validate.integer(f"--{name}", getattr(args, name))
@@ -60,19 +60,19 @@ def _speed(args: argparse.Namespace) -> Job:
 
     torch.set_num_threads(args.threads)
     protocol.make_vector(next(iter(envs.IDS)), 1, backend="torch", device=args.device)
-    return Job(lambda: _run_speed(speed, limits, args, groups), speed.text)
+    return Job(lambda: _run_speed(speed, speed_rows, limits, args, groups), speed.text)
 
 
-def _run_speed(speed: Any, limits: Any, args: argparse.Namespace, groups: Any) -> dict[str, Any]:
+def _run_speed(speed: Any, rows: Any, limits: Any, args: argparse.Namespace, groups: Any) -> dict[str, Any]:
     makers = {
-        "scalar": lambda: [*speed.scalar_items(), *speed.other_items()],
-        "vector": lambda: speed.vector_items(args.batches, args.device),
-        "solver": lambda: [row for case in PAPER_METHODS for row in speed.solver_items(*case)],
-        "agent": lambda: [row for env_id in envs.IDS for row in speed.agent_items(env_id, args.device)],
+        "scalar": lambda: [*rows.scalar_items(), *rows.other_items()],
+        "vector": lambda: rows.vector_items(args.batches, args.device),
+        "solver": lambda: [row for case in PAPER_METHODS for row in rows.solver_items(*case, args.device)],
+        "agent": lambda: [row for env_id in envs.IDS for row in rows.agent_items(env_id, args.device)],
     }
     items = [item for group in groups if group in makers for item in makers[group]()]
-    rows = speed.measure(items, args.repeats, args.seconds)
-    found = {"machine": speed.machine(args.threads), "repeats": args.repeats, "seconds": args.seconds, "rows": rows}
+    measured = speed.measure(items, args.repeats, args.seconds)
+    found = {"machine": speed.machine(args.threads), "repeats": args.repeats, "seconds": args.seconds, "rows": measured}
     if "limits" in groups:
         found["limits"] = limits.table_of(list(envs.IDS))
     if args.out:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import time
+from types import SimpleNamespace
 
 import gymnasium as gym
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from semcom_gym import envs
 from semcom_gym.baselines import sfma
 from semcom_gym.baselines.solution import Method
-from semcom_gym.benchmarks import limits, protocol, speed
+from semcom_gym.benchmarks import limits, protocol, speed, speed_rows
 
 torch = pytest.importorskip("torch")
 
@@ -43,7 +44,7 @@ def test_measure_counts_units_and_compares_to_the_named_row():
 
 
 def test_every_environment_is_measured_beside_cartpole():
-    items = speed.scalar_items() + speed.vector_items(batches=(4,))
+    items = speed_rows.scalar_items() + speed_rows.vector_items(batches=(4,))
     names = [item.name for item in items]
     assert names[0] == "gym.make CartPole-v1"
     for env_id in envs.IDS:
@@ -53,8 +54,8 @@ def test_every_environment_is_measured_beside_cartpole():
             assert (f"vector {env_id} {kind} x4" in names) == (env_id != "SemCom/SFMAPairing-v0")
     assert all(item.against in names for item in items if item.against)
     scalar = len(envs.IDS) + 1
-    assert [item.work() for item in items[:scalar]] == [speed.DRAWN] * scalar
-    assert {item.work() for item in items[scalar:]} == {4 * speed.VECTOR_DRAWN}
+    assert [item.work() for item in items[:scalar]] == [speed_rows.DRAWN] * scalar
+    assert {item.work() for item in items[scalar:]} == {4 * speed_rows.VECTOR_DRAWN}
 
 
 def test_what_takes_long_is_timed_less_often(monkeypatch):
@@ -74,18 +75,18 @@ def test_what_takes_long_is_timed_less_often(monkeypatch):
 
 
 def test_environments_of_others_only_where_they_are(monkeypatch, tmp_path):
-    monkeypatch.setattr(speed, "OTHERS", {"nobody_has_this": "No-v0", "stand_in_for_another": "StandIn-v0"})
-    assert speed.other_items() == []
+    monkeypatch.setattr(speed_rows, "OTHERS", {"nobody_has_this": "No-v0", "stand_in_for_another": "StandIn-v0"})
+    assert speed_rows.other_items() == []
     register = "import gymnasium\ngymnasium.register('StandIn-v0', 'gymnasium.envs.classic_control:CartPoleEnv')\n"
     (tmp_path / "stand_in_for_another.py").write_text(register)
     monkeypatch.syspath_prepend(str(tmp_path))
-    (item,) = speed.other_items()
+    (item,) = speed_rows.other_items()
     assert (item.name, item.against) == ("gym.make StandIn-v0", "gym.make CartPole-v1")
-    assert item.work() == speed.DRAWN
+    assert item.work() == speed_rows.DRAWN
     (tmp_path / "nobody_has_this.py").write_text("import nobody_has_that\n")
     importlib.invalidate_caches()
     with pytest.raises(ImportError, match="nobody_has_that"):
-        speed.other_items()
+        speed_rows.other_items()
 
 
 def test_operations_are_counted():
@@ -118,32 +119,45 @@ def test_bounds_of_a_step():
 
 def test_choices_are_those_allowed():
     env = gym.make("SemCom/SFMAPairing-v0", num_users=6)
-    action = speed._drawn(env, 12)
+    action = speed_rows._drawn(env, 12)
     for k in range(12):
         chosen = action(k)
         assert env.unwrapped.action_masks()[chosen]
         if env.step(chosen)[2]:
             env.reset()
     batch = protocol.make_vector("SemCom/SFMAPairing-v0", 3, num_users=6)
-    action = speed._drawn(batch, 1)
+    action = speed_rows._drawn(batch, 1)
     assert batch.unwrapped.action_masks()[np.arange(3), action(0)].all()
 
 
 def test_solvers_are_measured_on_batches_of_their_own(monkeypatch):
     calls = []
-    for name in ("paper", "fast"):
-        stand_in = Method(lambda params, instance, name=name: calls.append((name, len(instance))), "test", "none")
-        monkeypatch.setitem(sfma.METHODS, name, stand_in)
-    monkeypatch.setattr(sfma, "prove", lambda params, instance: calls.append(("bound", len(instance))))
-    slow, fast, proof = speed.solver_items("SemCom/SFMA-v0", None, "paper")
-    assert (slow.against, fast.against, proof.against) == (None, slow.name, slow.name)
-    sizes = [speed.SLOW_BATCH, speed.SOLVER_BATCHES["sfma"], speed.SLOW_BATCH]
-    assert [item.work() for item in (slow, fast, proof)] == sizes
-    assert calls == list(zip(("paper", "fast", "bound"), sizes, strict=True))
+
+    def solver(name):
+        def run(params, instance):
+            calls.append((name, type(instance.gain).__module__, len(instance)))
+            return SimpleNamespace(objective=instance.gain)
+
+        return run
+
+    for name, takes_tensors in (("paper", False), ("fast", True)):
+        monkeypatch.setitem(sfma.METHODS, name, Method(solver(name), "test", "none", torch=takes_tensors))
+    prove = solver("bound")
+    monkeypatch.setattr(sfma, "prove", lambda params, some: SimpleNamespace(value=prove(params, some).objective))
+    rows = speed_rows.solver_items("SemCom/SFMA-v0", None, "paper")
+    slow = rows[0].name
+    assert [row.name for row in rows[1:]] == [f"{what}, SFMA-v0 default" for what in ("fast", "fast torch", "bound")]
+    assert [row.against for row in rows] == [None, slow, slow, slow]
+    whole = speed_rows.BATCHES["sfma"]
+    sizes = [speed_rows.SLOW_BATCH, whole, whole, speed_rows.BOUND_BATCH]
+    assert [row.batch for row in rows] == sizes
+    assert [row.work() for row in rows] == sizes
+    names, libraries = ("paper", "fast", "fast", "bound"), ("numpy", "numpy", "torch", "numpy")
+    assert calls == list(zip(names, libraries, sizes, strict=True))
 
 
 def test_result_is_written_with_the_machine(tmp_path):
-    rows = speed.measure(speed.vector_items(batches=(2,))[:2], repeats=1, seconds=0.001)
+    rows = speed.measure(speed_rows.vector_items(batches=(2,))[:2], repeats=1, seconds=0.001)
     found = {"machine": speed.machine(1), "rows": rows}
     file = speed.write(found, tmp_path / "deep" / "speed.json")
     data = json.loads(file.read_text())

@@ -25,20 +25,20 @@ def section(name: str, found: dict[str, Any]) -> Markup:
         f"{found['seconds']:g} s each, taken in turn. "
     )
     parts = [tag("p", note, "File: ", code(name), ".")]
-    batched = [row for row in found["rows"] if row.get("batch")]
+    batched = [row for row in found["rows"] if row["group"] == "vector"]
     if batched:
         parts += [_charts(batched), _by_batch(batched)]
     if found.get("limits"):
         parts.append(_limits(found["limits"], found["rows"]))
     for group in dict.fromkeys(row["group"] for row in found["rows"]):
         rows = [
-            [row["name"], amount(row["per_second"]), f"{amount(row['slowest'])} to {amount(row['fastest'])}",
-             row["unit"], time(1.0 / row["per_second"])]
-            for row in found["rows"] if row["group"] == group and not row.get("batch")
+            [row["name"], row["batch"] or DASH, amount(row["per_second"]),
+             f"{amount(row['slowest'])} to {amount(row['fastest'])}", row["unit"], time(1.0 / row["per_second"])]
+            for row in found["rows"] if row["group"] == group and group != "vector"
         ]  # fmt: skip
-        header = ("what", "per second", "slowest to fastest", "of", "each")
+        header = ("what", "at once", "per second", "slowest to fastest", "of", "each")
         if rows:
-            parts.append(table(header, rows, left=(0, 3), caption=GROUPS.get(group, group)))
+            parts.append(table(header, rows, left=(0, 4), caption=GROUPS.get(group, group)))
     return join(parts, "\n")
 
 
