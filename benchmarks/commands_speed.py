@@ -11,7 +11,8 @@ from semcom_gym.benchmarks import protocol, summary
 from semcom_gym.benchmarks.commands import Job, add
 from semcom_gym.envs import validate
 
-GROUPS = ("scalar", "vector", "solver", "agent", "limits")
+GROUPS = ("scalar", "vector", "solver", "agent", "limits", "hotspots")
+HOTSPOT_SECONDS = 2.0
 STEPWISE = "SemCom/SFMAPairing-v0"  # the published algorithm is that of the id that decides at once
 PAPER_METHODS = (
     *((env_id, None, method) for env_id, method in summary.PUBLISHED.items() if env_id != STEPWISE),
@@ -43,7 +44,7 @@ def add_to(commands: Any) -> None:
 
 
 def _speed(args: argparse.Namespace) -> Job:
-    from semcom_gym.benchmarks import limits, speed, speed_rows
+    from semcom_gym.benchmarks import speed, speed_rows
 
     for name in ("repeats", "threads"):
         validate.integer(f"--{name}", getattr(args, name))
@@ -53,21 +54,26 @@ def _speed(args: argparse.Namespace) -> Job:
         validate.choice("group", group, GROUPS)
     for batch in args.batches:
         validate.integer("--batches", batch)
-    extra = {"solver": "cvxpy", "agent": "stable_baselines3"}
+    extra = {"solver": "cvxpy", "hotspots": "cvxpy", "agent": "stable_baselines3"}
     for module in ("tqdm", "torch", *(extra[group] for group in groups if group in extra)):
         baselines.solution.require(module, "speed")
     import torch
 
     torch.set_num_threads(args.threads)
     protocol.make_vector(next(iter(envs.IDS)), 1, backend="torch", device=args.device)
-    return Job(lambda: _run_speed(speed, speed_rows, limits, args, groups), speed.text)
+    return Job(lambda: _run_speed(speed, speed_rows, args, groups), speed.text)
 
 
-def _run_speed(speed: Any, rows: Any, limits: Any, args: argparse.Namespace, groups: Any) -> dict[str, Any]:
+def _run_speed(speed: Any, rows: Any, args: argparse.Namespace, groups: Any) -> dict[str, Any]:
+    from semcom_gym.benchmarks import hotspots, limits
+
+    def solvers() -> Any:
+        return [row for case in PAPER_METHODS for row in rows.solver_items(*case, args.device)]
+
     makers = {
         "scalar": lambda: [*rows.scalar_items(), *rows.other_items()],
         "vector": lambda: rows.vector_items(args.batches, args.device),
-        "solver": lambda: [row for case in PAPER_METHODS for row in rows.solver_items(*case, args.device)],
+        "solver": solvers,
         "agent": lambda: [row for env_id in envs.IDS for row in rows.agent_items(env_id, args.device)],
     }
     items = [item for group in groups if group in makers for item in makers[group]()]
@@ -75,6 +81,9 @@ def _run_speed(speed: Any, rows: Any, limits: Any, args: argparse.Namespace, gro
     found = {"machine": speed.machine(args.threads), "repeats": args.repeats, "seconds": args.seconds, "rows": measured}
     if "limits" in groups:
         found["limits"] = limits.table_of(list(envs.IDS))
+    if "hotspots" in groups:
+        ours = [item for item in solvers() if item.name.startswith(("fast, ", "bound, "))]
+        found["hotspots"] = hotspots.table_of(ours, HOTSPOT_SECONDS)
     if args.out:
         speed.write(found, Path(args.out))
     return found

@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from semcom_gym.benchmarks import limits, store, table
+from semcom_gym.benchmarks import hotspots, limits, store, table
 from semcom_gym.benchmarks.progress import bar
 
 LONGEST = 5.0  # seconds that a row takes, warm-up aside, unless one measurement alone takes more
@@ -131,9 +131,11 @@ def text(found: dict[str, Any]) -> str:
          limits.amount(row["per_cpu_second"]), f"{row['ratio']:.3g}" if row["ratio"] else "", row["against"] or ""]
         for row in found["rows"]
     ]  # fmt: skip
-    parts = [table.aligned(header, rows, left=(0, 2, 6))]
+    parts = [table.aligned(header, rows, left=(0, 2, 6))] if rows else []
     if found.get("limits"):
         parts.append(limits.text(found["limits"]))
+    if found.get("hotspots"):
+        parts.append(hotspots.text(found["hotspots"]))
     host = found["machine"]
     about = f"{host['processor']}, {host['cores']} cores, load {host['load_average']:.1f}"
     return "\n\n".join([*parts, f"{about}, torch threads {host['torch_threads']}"])

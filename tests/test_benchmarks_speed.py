@@ -2,6 +2,8 @@
 
 import importlib
 import json
+import signal
+import sys
 import time
 from types import SimpleNamespace
 
@@ -11,8 +13,9 @@ import pytest
 
 from semcom_gym import envs
 from semcom_gym.baselines import sfma
+from semcom_gym.baselines.crra import fast
 from semcom_gym.baselines.solution import Method
-from semcom_gym.benchmarks import limits, protocol, speed, speed_rows
+from semcom_gym.benchmarks import hotspots, limits, protocol, speed, speed_rows
 
 torch = pytest.importorskip("torch")
 
@@ -115,6 +118,29 @@ def test_bounds_of_a_step():
         counted, {name: value * 2 for name, value in core.items()} | {"call_seconds": 5e-7}, batch=16
     )
     assert {name: faster[name] / found[name] for name in found} == pytest.approx(dict.fromkeys(found, 2.0))
+
+
+def test_hotspots_are_functions_of_ours():
+    task = protocol.task("SemCom/CRRA-v0", n=64)
+    met = []
+
+    def look(x):
+        met.append(hotspots._owner(sys._getframe()))
+        return x
+
+    task.instance[:1].map(look)
+    assert set(met) == {"envs.arrays.map"}, "the comprehension in it has no name"
+    assert hotspots._owner(sys._getframe()) == "elsewhere"
+    before = signal.getsignal(signal.SIGPROF)
+    work = speed.Item("g", "fast", "instances", lambda: len(fast.solve(task.params, task.instance).objective), None, 64)
+    (row,) = hotspots.table_of([work], seconds=0.2)
+    assert (row["name"], row["batch"]) == ("fast", 64)
+    assert row["samples"] > 0
+    assert {part["function"].partition(".")[0] for part in row["parts"]} <= {"baselines", "envs", "elsewhere"}
+    assert 0 < sum(part["share"] for part in row["parts"]) <= 1 + 1e-12
+    assert signal.getsignal(signal.SIGPROF) == before
+    assert signal.getitimer(signal.ITIMER_PROF) == (0.0, 0.0)
+    assert row["parts"][0]["function"] in hotspots.text([row])
 
 
 def test_choices_are_those_allowed():

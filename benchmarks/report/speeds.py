@@ -39,7 +39,17 @@ def section(name: str, found: dict[str, Any]) -> Markup:
         header = ("what", "at once", "per second", "slowest to fastest", "of", "each")
         if rows:
             parts.append(table(header, rows, left=(0, 4), caption=GROUPS.get(group, group)))
+    if found.get("hotspots"):
+        parts.append(_hotspots(found["hotspots"]))
     return join(parts, "\n")
+
+
+def _hotspots(found: Sequence[Row]) -> Markup:
+    """The functions that solvers and bounds spend most of their time in."""
+    rows = [
+        [row["name"], ", ".join(f"{part['share']:.0%} {part['function']}" for part in row["parts"])] for row in found
+    ]
+    return table(("what", "share of the time, function"), rows, left=(0, 1), caption="Where the time goes")
 
 
 def _series(rows: Sequence[Row]) -> dict[str, dict[int, float]]:
