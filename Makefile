@@ -41,7 +41,7 @@ demo: $(VENV)/.all
 test: lint
 	$(BIN)/python -m pytest -n $(JOBS)
 
-test-slow: $(VENV)/.test
+test-slow: $(VENV)/.slow
 	$(BIN)/python -m pytest -n $(JOBS) -m slow
 
 CHROMIUM := chromium fonts-dejavu-core
@@ -233,6 +233,11 @@ $(VENV)/.all: $(VENV)/.python setup.cfg pyproject.toml
 $(VENV)/.test: $(VENV)/.python setup.cfg pyproject.toml
 	@$(INSTALL) -e '.[all,test]'
 	@touch $@ $(VENV)/.all
+
+# Ray and Dask, whose clusters the longer studies start on this machine.
+$(VENV)/.slow: $(VENV)/.test
+	@$(INSTALL) -e '.[all,test,ray,dask]' dask-jobqueue
+	@touch $@
 
 $(VENV)/.docs: $(VENV)/.python setup.cfg pyproject.toml
 	@$(INSTALL) -e '.[all,docs]'
