@@ -335,7 +335,7 @@ def ray(cluster):
     cluster.start(command, *head, *options, until="--block")
 
     def victim(process):
-        listed = subprocess.run(["ps", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
+        listed = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
         return next(int(line.split()[0]) for line in listed.splitlines() if "ray::PoolActor.run_batch" in line)
 
     return ["--backend", "ray", "--address", f"127.0.0.1:{port}"], victim
@@ -343,7 +343,7 @@ def ray(cluster):
 
 def loky(cluster):
     def victim(process):
-        listed = subprocess.run(["ps", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
+        listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
         return next(int(line.split()[0]) for line in listed.stdout.splitlines() if "popen_loky" in line)
 
     return ["--jobs", "2"], victim

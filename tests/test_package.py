@@ -232,7 +232,7 @@ def test_public_names() -> None:
         "SemCom/CRRAFading-v0", "SemCom/CRRAUSFading-v0", "SemCom/SFMAFading-v0", "SemCom/ASCCFading-v0",
         "SemCom/TrainingFading-v0",
     ]  # fmt: skip
-    assert baselines.__all__ == ["Bound", "Method", "Solution", "anchor", "bound", "methods", "solve"]
+    assert baselines.__all__ == ["Bound", "Method", "Solution", "anchor", "bound", "methods", "on_torch", "solve"]
     problem = envs.problem("crra")
     assert {"name", "Params", "PRESETS", "Instance", "Allocation"} <= set(names(type(problem)))
     for method in ("preset", "sample", "sample_split", "evaluate", "decode", "encode", "observe"):
