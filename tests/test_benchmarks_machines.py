@@ -312,6 +312,12 @@ class Cluster:
             process.wait(60)
 
 
+def running(word, *which):
+    """The number of a process with ``word`` in its command line, whose length nothing limits."""
+    listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", *which], capture_output=True, text=True, check=True).stdout
+    return next(int(line.split()[0]) for line in listed.splitlines() if word in line)
+
+
 def dask(cluster):
     """Two workers without a nurse, so that one that is killed stays away, as a machine does."""
     pytest.importorskip("distributed")
@@ -335,16 +341,14 @@ def ray(cluster):
     cluster.start(command, *head, *options, until="--block")
 
     def victim(process):
-        listed = subprocess.run(["ps", "-ww", "-eo", "pid=,args="], capture_output=True, text=True, check=True).stdout
-        return next(int(line.split()[0]) for line in listed.splitlines() if "ray::PoolActor.run_batch" in line)
+        return running("ray::PoolActor.run_batch", "-e")
 
     return ["--backend", "ray", "--address", f"127.0.0.1:{port}"], victim
 
 
 def loky(cluster):
     def victim(process):
-        listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", "--ppid", str(process.pid)], capture_output=True, text=True)
-        return next(int(line.split()[0]) for line in listed.stdout.splitlines() if "popen_loky" in line)
+        return running("popen_loky", "--ppid", str(process.pid))
 
     return ["--jobs", "2"], victim
 
