@@ -314,8 +314,8 @@ class Cluster:
 
 def running(word, *which):
     """The number of a process with ``word`` in its command line, whose length nothing limits."""
-    listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", *which], capture_output=True, text=True, check=True).stdout
-    return next(int(line.split()[0]) for line in listed.splitlines() if word in line)
+    listed = subprocess.run(["ps", "-ww", "-o", "pid=,args=", *which], capture_output=True, text=True, check=True)
+    return next(int(line.split()[0]) for line in listed.stdout.splitlines() if word in line)
 
 
 def dask(cluster):
