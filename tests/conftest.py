@@ -14,7 +14,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 settings.register_profile("semcom", deadline=None, derandomize=True, print_blob=True)
 settings.load_profile("semcom")
 
-pytest_plugins = ("cheap_bounds",)
+pytest_plugins = ("cheap_bounds", "default_device")
 
 IDS = (  # one decision an episode
     "SemCom/CRRA-v0", "SemCom/CRRAUS-v0", "SemCom/SFMA-v0", "SemCom/ASCC-v0", "SemCom/Training-v0",

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from semcom_gym import agents, baselines
+from semcom_gym import agents, baselines, envs
 
 torch.set_num_threads(1)
 START = {"SemCom/CRRA-v0": (0.0, 0.0, 0.6), "SemCom/CRRAUS-v0": (0.0, 0.0, 0.6, 0.3)}
@@ -109,6 +109,20 @@ def test_schedules_reach_their_end() -> None:
     model = make("SemCom/CRRA-v0", learning_rate=lambda left: 1e-3 * left, exploration_std=lambda left: 0.2 * left)
     model.learn(16 * 10)
     assert model.policy.optimizer.param_groups[0]["lr"] == pytest.approx(0.0, abs=1e-9)
+
+
+@pytest.mark.parametrize("name", [name for name in envs.IDS | envs.FADING_IDS if name != "SemCom/SFMAPairing-v0"])
+def test_learning_makes_nothing_on_the_default_device(name: str) -> None:
+    """So that all of it is where the environments and the policy are."""
+    fading = name in envs.FADING_IDS
+    env = agents.make_vec_env(name, 64, backend="torch", **({} if fading else {"pool": 128}))
+    policy = "MatchingPolicy" if "SFMA" in name else "ChoicePolicy" if "ASCC" in name else "SetPolicy"
+    model = agents.APG(policy, env, seed=0, device="cpu", n_steps=4 if fading else 1)
+    model.learn(64 * 4)
+    before = weights(model)
+    with torch.device("meta"):  # holds nothing: a tensor made there cannot meet the others
+        model.learn(64 * 8, reset_num_timesteps=False)
+    assert not torch.equal(weights(model), before)
 
 
 def test_needs_a_gradient() -> None:

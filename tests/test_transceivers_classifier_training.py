@@ -21,6 +21,7 @@ from semcom_gym.transceivers.classifier import information, training
 from semcom_gym.transceivers.classifier.network import Config
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("empty_default_device")
 
 
 # --- information -----------------------------------------------------------------------------------------------------

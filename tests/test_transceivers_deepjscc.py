@@ -11,6 +11,7 @@ from semcom_gym.transceivers.deepjscc import measure
 from semcom_gym.transceivers.deepjscc.network import Config, DeepJSCC, ratio
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("empty_default_device")
 
 
 def network(width: int = 8, maps: int = 12) -> DeepJSCC:

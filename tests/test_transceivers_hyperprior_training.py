@@ -19,6 +19,7 @@ from semcom_gym.transceivers.hyperprior.network import Config
 
 pytest.importorskip("constriction")
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("empty_default_device")
 PICTURES = Path(__file__).parent / "fixtures" / "images"
 SIZE = training.Size(width=6, latents=24, rates=3, side=64, crops=24, batch=3, pool=30)
 

@@ -16,6 +16,7 @@ from semcom_gym.transceivers.hyperprior import coding, flips, receivers, semanti
 from semcom_gym.transceivers.hyperprior.network import Config, Hyperprior
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("empty_default_device")
 TINY = semantic.Size(
     side=64, look=32, width=4, features=16, pool=40, images=320, tuned=24, batch=16, tuned_batch=8, tuning_rate=1e-2
 )

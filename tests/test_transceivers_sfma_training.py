@@ -16,6 +16,7 @@ from semcom_gym.transceivers.sfma import measure, pairs, training
 from semcom_gym.transceivers.sfma.network import Config
 
 torch.set_num_threads(1)
+pytestmark = pytest.mark.usefixtures("empty_default_device")
 PHOTOS = Path(__file__).parent / "fixtures" / "images"
 SIDE = 16
 TINY = Config(channels=16, depths=(1, 1), heads=(1, 2), window=2, width=8)
