@@ -37,6 +37,7 @@ from semcom_gym.envs.sfma.symmetric import COLUMN, ROW, SQUARE, inverted, times
 CHUNK, ELSEWHERE = 2560, 1 << 18  # groups at a time: temporaries that fit a CPU's cache; off the CPU, 2 GB
 LAST_WEIGHT, WEIGHT_FALL = 2e-5, 0.6  # of the barrier [Mbit/s], and its factor from step to step
 HALVINGS, SHORTER = 7, 0.4
+LEAST_BEND = 1e-3  # added to the curvature of every group: along a flat direction steps would be rounding
 TO_THE_WALL = 0.95  # of the way to where a limit would be met, by its slope
 
 
@@ -238,6 +239,8 @@ class State:
         curve -= ((1.0 + push * self.groups.reach) * second).sum(1)
         curve += ((push * over[:2]) * in_time1[like(ROW, push)] * in_time1[like(COLUMN, push)]).sum(1)
         curve[5] += weight * (over[2] ** 2 + over[3] ** 2)
+        for entry in SQUARE.diagonal().tolist():
+            curve[entry] += LEAST_BEND
         step = _coupled(inverted(curve), gradient, energy1, self.budget**2 / weight)
         return step * self._reach(step, in_time1, energy1)
 
