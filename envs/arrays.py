@@ -134,6 +134,16 @@ def chunk(x: Array, on_cpu: int, elsewhere: int) -> int:
     return elsewhere if is_torch(x) and x.device.type != "cpu" else on_cpu
 
 
+def lowest(x: Array, axis: Any) -> Array:
+    """Minimum over an axis or several (the method, as in :func:`total`)."""
+    return x.min(axis) if isinstance(x, np.ndarray) else x.amin(axis)
+
+
+def highest(x: Array, axis: Any) -> Array:
+    """Maximum over an axis or several."""
+    return x.max(axis) if isinstance(x, np.ndarray) else x.amax(axis)
+
+
 class _Same:
     """A table as the key of a cache: itself, whatever it holds. Tables are constants."""
 

@@ -11,7 +11,7 @@ from semcom_gym import baselines, envs
 torch = pytest.importorskip("torch")
 
 MOST_USERS = 14  # beyond them SFMA's matching is a blossom algorithm on the CPU
-TOLERANCE = {"sfma": 1e-6}  # its root searches magnify rounding; others agree to 1e-9
+TOLERANCE = {"sfma": 2e-5}  # its climb magnifies rounding (docs/sfma.md); others agree to 1e-9
 CASES = [
     (name, method, preset)
     for name in envs.NAMES

@@ -14,9 +14,11 @@ METHODS: dict[str, Method] = {
     "paper": Method(paper.solve, "ratios, power and bandwidth, pairing in turn", "Algorithms 1-4", "cvxpy"),
     "paper_printed": Method(paper.solve_printed, "paper with its energy constraint as printed", "(29c)", "cvxpy"),
     "fast": Method(
-        fast.solve, "batched: matching at prices, then an interior-point climb", "no part of the paper"
+        fast.solve, "batched: matching at prices, then an interior-point climb", "no part of the paper", torch=True
     ),
-    "price_matching": Method(fast.at_prices, "fast with the one matching at the prices", "no part of the paper"),
+    "price_matching": Method(
+        fast.at_prices, "fast with the one matching at the prices", "no part of the paper", torch=True
+    ),
     "noma": Method(
         schemes.noma, "paper for a transceiver blind to similarity", "Section IV, scheme 1", "cvxpy", "SwinJSCC+NOMA"
     ),

@@ -134,18 +134,18 @@ def group_entries(params: Params, link: Links, allocation: Allocation, least_spa
 
     least_spare: least bandwidth above its floor that a group gets, as a share of what it has.
     """
-    low = limits.ratio_floor(params, link)
+    xp, low = namespace(allocation.power_w), limits.ratio_floor(params, link)
     power = allocation.power_w / at_least(total(allocation.power_w) / params.max_power_w, 1.0)[:, None]
     need = limits.bandwidth_floor(params, link, power, low)
     bandwidth = allocation.bandwidth_hz * (params.max_bandwidth_hz / total(allocation.bandwidth_hz))[:, None]
     left = at_least(params.max_bandwidth_hz - total(need), 0.0)
-    spare = np.maximum(bandwidth - need, least_spare * bandwidth)
+    spare = xp.maximum(bandwidth - need, least_spare * bandwidth)
     bandwidth = need + left[:, None] * spare / at_least(total(spare), simplex.TINY)[:, None]
-    high = limits.ratio_ceiling(link, power, bandwidth, low, np.ones_like(low))
-    room = np.where(high > low, high - low, 1.0)
-    ratio = np.clip(2.0 * (allocation.ratio - low) / room - 1.0, -1.0, 1.0)
+    high = limits.ratio_ceiling(link, power, bandwidth, low, xp.ones_like(low))
+    room = xp.where(high > low, high - low, 1.0)
+    ratio = xp.clip(2.0 * (allocation.ratio - low) / room - 1.0, -1.0, 1.0)
     powers = simplex.share_to_action(power / params.max_power_w)
-    return np.stack([powers, simplex.weight_to_action(spare), ratio], axis=1)
+    return xp.stack([powers, simplex.weight_to_action(spare), ratio], axis=1)
 
 
 def observe(params: Params, instance: Instance) -> Array:

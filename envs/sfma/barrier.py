@@ -5,31 +5,46 @@ only, so a step solves 3 x 3 systems. The rate is not concave: indefinite curvat
 and what is found is a local optimum near its start.
 
 Inside, the pairings are the last axis, so that every operation is a long one: (K, n) of groups, (2, K, n) of users.
-Power and bandwidth are in equal shares, Pmax / K and Bmax / K, rates in Mbit/s. Symmetric 3 x 3 matrices are their six
-entries in the order of ``ROW`` and ``COLUMN``.
+Power and bandwidth are in equal shares, Pmax / K and Bmax / K, rates in Mbit/s. Symmetric 3 x 3 matrices are as in
+:mod:`symmetric`.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, concatenate, falling
+from semcom_gym.envs.arrays import (
+    Array,
+    at_least,
+    at_rows,
+    chunk,
+    concatenate,
+    copied,
+    falling,
+    highest,
+    in_order,
+    like,
+    lowest,
+    namespace,
+    rows_where,
+    turned,
+)
 from semcom_gym.envs.sfma import physics
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, MBIT, Allocation, Links
+from semcom_gym.envs.sfma.symmetric import COLUMN, ROW, SQUARE, inverted, times
 
-CHUNK = 2560  # groups at a time: where NumPy's temporaries still fit the cache
+CHUNK, ELSEWHERE = 2560, 1 << 18  # groups at a time: temporaries that fit a CPU's cache; off the CPU, 2 GB
 LAST_WEIGHT, WEIGHT_FALL = 2e-5, 0.6  # of the barrier [Mbit/s], and its factor from step to step
 HALVINGS, SHORTER = 7, 0.4
+LEAST_BEND = 1e-3  # added to the curvature of every group: along a flat direction steps would be rounding
 TO_THE_WALL = 0.95  # of the way to where a limit would be met, by its slope
-LEAST_CURVATURE = 1e-6
-ROW, COLUMN = np.triu_indices(3)
 
 
 def improve(params: Params, link: Links, allocation: Allocation, weight: float, iterations: int) -> Allocation:
     """Climb from allocations, the barrier's weight falling from ``weight``; one that is not inside stays as it is."""
     parts = []
-    size = max(1, CHUNK // params.num_groups)
+    size = max(1, chunk(allocation.ratio, CHUNK, ELSEWHERE) // params.num_groups)
     for low in range(0, len(allocation), size):
         rows = slice(low, low + size)
         begun = State.of(params, link[rows], allocation[rows])
@@ -39,7 +54,7 @@ def improve(params: Params, link: Links, allocation: Allocation, weight: float, 
 
 def climb(state: State, weight: float, iterations: int) -> State:
     """The states after Newton steps; one that is not inside stays as it is."""
-    ready = np.flatnonzero(state.worst > 0)
+    ready = rows_where(state.worst > 0)
     if not len(ready):
         return state
     inside = state[ready]
@@ -53,13 +68,13 @@ def search(state: State, step: Array, weight: float) -> State:
     """The state after the longest of a few steps along ``step`` (3, K, n) that raises the barrier function."""
     before = state.barrier(weight)
     moved = state.moved(step)
-    worse = np.flatnonzero(~(moved.barrier(weight) >= before))
+    worse = rows_where(~(moved.barrier(weight) >= before))
     if not len(worse):
         return moved
-    length = np.ones(len(before))
+    length = namespace(before).ones_like(before)
     for _ in range(HALVINGS):
         length[worse] *= SHORTER
-        tried = state[worse].moved(length[worse] * step.take(worse, -1))
+        tried = state[worse].moved(length[worse] * at_rows(step, worse))
         worse = worse[~(tried.barrier(weight) >= before[worse])]
         if not len(worse):
             break
@@ -92,10 +107,11 @@ class Groups:
         source = MBIT * link.source_bit
         with np.errstate(divide="ignore"):
             user = (unit_b / unit_p / link.snr, source, link.spare_s / source)  # the last: seconds per Mbit
-        return cls(params, np.stack([x.T for x in group]), np.stack([x.T for x in user]))
+        xp = namespace(low)
+        return cls(params, xp.stack([turned(x) for x in group]), xp.stack([turned(x) for x in user]))
 
     def __getitem__(self, rows: Array) -> Groups:
-        return Groups(self.params, self.group.take(rows, -1), self.user.take(rows, -1))
+        return Groups(self.params, at_rows(self.group, rows), at_rows(self.user, rows))
 
 
 class State:
@@ -103,56 +119,58 @@ class State:
 
     def __init__(self, groups: Groups, point: Array) -> None:
         self.groups, self.point = groups, point
-        g, params = groups, groups.params
+        g, params, xp = groups, groups.params, namespace(point)
         p, b, delta = point
         with np.errstate(all="ignore"):  # a step may leave the domain; the slack then says so
             self.fall = falling(g.power_slope * p + g.ratio_slope * delta + g.offset)
             self.wait = (b / p) * g.noise
             self.x = (g.rho_min + g.span * self.fall) + self.wait
-            self.log = np.log1p(1.0 / self.x)
+            self.log = xp.log1p(1.0 / self.x)
             self.rate = (g.unit_rate * b) * self.log
             late = g.source / self.rate
             self.later = late[1] > late[0]
-            self.sent = (params.max_power_w / params.num_groups) * p * delta * np.maximum(late[0], late[1])  # joule
-            energy = (self.sent - params.energy_coefficient_j * np.log(delta)) / params.max_energy_j
-            self.budget = 1.0 - np.stack([_sum(p) / len(p), _sum(b) / len(b), _sum(energy)])
-            self.slack = np.concatenate([self.rate * g.reach - delta, [delta - g.low, 1.0 - delta]])  # (4, K, n)
-            worst = np.minimum(self.slack.min((0, 1)), self.budget.min(0))
-            self.worst = np.where((point.min((0, 1)) > 0) & np.isfinite(worst), worst, -np.inf)
+            self.sent = (params.max_power_w / params.num_groups) * p * delta * xp.maximum(late[0], late[1])  # joule
+            energy = (self.sent - params.energy_coefficient_j * xp.log(delta)) / params.max_energy_j
+            self.budget = 1.0 - xp.stack([_sum(p) / len(p), _sum(b) / len(b), _sum(energy)])
+            bounds = xp.stack([delta - g.low, 1.0 - delta])
+            self.slack = xp.concat([self.rate * g.reach - delta, bounds])  # (4, K, n)
+            worst = xp.minimum(lowest(self.slack, (0, 1)), lowest(self.budget, 0))
+            self.worst = xp.where((lowest(point, (0, 1)) > 0) & xp.isfinite(worst), worst, -np.inf)
 
     @classmethod
     def of(cls, params: Params, link: Links, allocation: Allocation) -> State:
         """The states of allocations (n, K)."""
         k, a = params.num_groups, allocation
         point = (a.power_w * (k / params.max_power_w), a.bandwidth_hz * (k / params.max_bandwidth_hz), a.ratio)
-        return cls(Groups.of(params, link), np.stack([x.T for x in point]))
+        return cls(Groups.of(params, link), namespace(a.ratio).stack([turned(x) for x in point]))
 
     def allocation(self, pair: Array) -> Allocation:
         """The allocations of the pairs (n, K)."""
         params = self.groups.params
-        p, b, delta = (np.ascontiguousarray(x.T) for x in self.point)
+        p, b, delta = (in_order(turned(x)) for x in self.point)
         k = params.num_groups
         return Allocation(pair, p * (params.max_power_w / k), b * (params.max_bandwidth_hz / k), delta)
 
     def __getitem__(self, rows: Array) -> State:
-        return State(self.groups[rows], self.point.take(rows, -1))
+        return State(self.groups[rows], at_rows(self.point, rows))
 
     def replaced(self, rows: Array, part: State) -> State:
         """The states with those at ``rows`` replaced."""
-        point = self.point.copy()
+        point = copied(self.point)
         point[..., rows] = part.point
         return State(self.groups, point)
 
     def score(self) -> Array:
         """(n,) the sum rate [Mbit/s], or minus the worst excess of a limit."""
-        return np.where(self.worst >= 0, _sum(self.rate), np.maximum(self.worst, -1e9))
+        return namespace(self.worst).where(self.worst >= 0, _sum(self.rate), at_least(self.worst, -1e9))
 
     def barrier(self, weight: float) -> Array:
         """(n,) sum rate plus the weighted logarithms of all slacks; -inf outside."""
+        xp = namespace(self.worst)
         with np.errstate(all="ignore"):
-            logs = _sum(np.log(self.slack)) + _sum(np.log(self.budget))
+            logs = _sum(xp.log(self.slack)) + _sum(xp.log(self.budget))
             found = _sum(self.rate) + weight * logs
-        return np.where(self.worst > 0, found, -np.inf)
+        return xp.where(self.worst > 0, found, -np.inf)
 
     def moved(self, step: Array) -> State:
         """The state after a step (3, K, n)."""
@@ -165,10 +183,10 @@ class State:
         bend = g.span * self.fall * (1.0 - self.fall)
         slope = -bend * g.group[:2]  # of rho, by power and ratio
         inverse = 1.0 / (self.x * (1.0 + self.x))
-        x1 = np.empty((3, *self.x.shape))  # of x = rho + wait
+        x1 = namespace(p).empty((3, *self.x.shape), dtype=p.dtype, device=p.device)  # of x = rho + wait
         x1[0], x1[1], x1[2] = slope[0] - self.wait / p, self.wait / b, slope[1]
         bend *= 1.0 - 2.0 * self.fall
-        second = ((1.0 + 2.0 * self.x) * inverse) * x1[ROW] * x1[COLUMN]
+        second = ((1.0 + 2.0 * self.x) * inverse) * x1[like(ROW, x1)] * x1[like(COLUMN, x1)]
         second[0] -= bend * g.power_slope * g.power_slope + 2.0 * self.wait / (p * p)
         second[1] += self.wait / (p * b)
         second[2] -= bend * g.power_slope * g.ratio_slope
@@ -185,15 +203,16 @@ class State:
     def _energy_derivatives(self, first: Array, second: Array) -> tuple[Array, Array]:
         """Gradient (3, K, n) and Hessian (6, K, n) of E_k / Emax, by the later user of each group."""
         p, _, delta = self.point
-        params = self.groups.params
-        rate = np.where(self.later, self.rate[1], self.rate[0])
-        r1 = np.where(self.later, first[:, 1], first[:, 0]) / rate
-        r2 = np.where(self.later, second[:, 1], second[:, 0]) / rate
+        params, xp = self.groups.params, namespace(p)
+        rate = xp.where(self.later, self.rate[1], self.rate[0])
+        r1 = xp.where(self.later, first[:, 1], first[:, 0]) / rate
+        r2 = xp.where(self.later, second[:, 1], second[:, 0]) / rate
         # what is sent costs p delta / rate: its logarithm has the gradient s, and its Hessian is its own times
         s = -r1
         s[0] += 1.0 / p
         s[2] += 1.0 / delta
-        hessian = s[ROW] * s[COLUMN] + r1[ROW] * r1[COLUMN] - r2
+        row, column = like(ROW, s), like(COLUMN, s)
+        hessian = s[row] * s[column] + r1[row] * r1[column] - r2
         hessian[0] -= 1.0 / (p * p)
         hessian[5] -= 1.0 / (delta * delta)
         hessian *= self.sent / params.max_energy_j
@@ -218,17 +237,20 @@ class State:
         gradient -= pull[2] * energy1
         curve = pull[2] * energy2
         curve -= ((1.0 + push * self.groups.reach) * second).sum(1)
-        curve += ((push * over[:2]) * in_time1[ROW] * in_time1[COLUMN]).sum(1)
+        curve += ((push * over[:2]) * in_time1[like(ROW, push)] * in_time1[like(COLUMN, push)]).sum(1)
         curve[5] += weight * (over[2] ** 2 + over[3] ** 2)
-        step = _coupled(_inverse(curve), gradient, energy1, self.budget**2 / weight)
+        for entry in SQUARE.diagonal().tolist():
+            curve[entry] += LEAST_BEND
+        step = _coupled(inverted(curve), gradient, energy1, self.budget**2 / weight)
         return step * self._reach(step, in_time1, energy1)
 
     def _reach(self, step: Array, in_time1: Array, energy1: Array) -> Array:
         """(n,) the largest part of a step, at most 1, that keeps off every limit as far as slopes tell."""
-        used = np.stack([_sum(step[0]) / step.shape[1], _sum(step[1]) / step.shape[1], _sum(energy1 * step)])
+        xp = namespace(step)
+        used = xp.stack([_sum(step[0]) / step.shape[1], _sum(step[1]) / step.shape[1], _sum(energy1 * step)])
         late = (in_time1 * step[:, None]).sum(0)
-        lost = np.concatenate([-late, [-step[2], step[2]]]) / self.slack
-        return 1.0 / np.maximum(1.0, np.maximum(lost.max((0, 1)), (used / self.budget).max(0)) / TO_THE_WALL)
+        lost = xp.concat([-late, xp.stack([-step[2], step[2]])]) / self.slack
+        return 1.0 / at_least(xp.maximum(highest(lost, (0, 1)), highest(used / self.budget, 0)) / TO_THE_WALL, 1.0)
 
 
 def _coupled(inverse: Array, gradient: Array, energy1: Array, room: Array) -> Array:
@@ -236,52 +258,21 @@ def _coupled(inverse: Array, gradient: Array, energy1: Array, room: Array) -> Ar
 
     inverse (6, K, n): of the groups' own curvature. room (3, n): of the budgets.
     """
-    groups = gradient.shape[1]
-    plain, by_energy = _times(inverse, gradient), _times(inverse, energy1)
-    small = np.stack([
+    groups, xp = gradient.shape[1], namespace(gradient)
+    plain, by_energy = times(inverse, gradient), times(inverse, energy1)
+    small = xp.stack([
         _sum(inverse[0]) / groups**2, _sum(inverse[1]) / groups**2, _sum(by_energy[0]) / groups,
         _sum(inverse[3]) / groups**2, _sum(by_energy[1]) / groups, _sum(energy1 * by_energy),
     ])  # fmt: skip
-    small[[0, 3, 5]] += room
-    right = np.stack([_sum(plain[0]) / groups, _sum(plain[1]) / groups, _sum(energy1 * plain)])
-    by_power, by_bandwidth, rest = _times(_inverse(small), right)
-    return plain - inverse[:3] * (by_power / groups) - inverse[[1, 3, 4]] * (by_bandwidth / groups) - by_energy * rest
+    for entry, own in zip((0, 3, 5), room, strict=True):
+        small[entry] += own
+    right = xp.stack([_sum(plain[0]) / groups, _sum(plain[1]) / groups, _sum(energy1 * plain)])
+    by_power, by_bandwidth, rest = times(inverted(small), right)
+    second = inverse[like(SQUARE, inverse)[1]]
+    return plain - inverse[:3] * (by_power / groups) - second * (by_bandwidth / groups) - by_energy * rest
 
 
 def _sum(x: Array) -> Array:
     """(n,) the sum over all axes but the last, in an order that is the same for one pairing and for many."""
     x = x.reshape(-1, x.shape[-1])
     return x.sum(0) if x.shape[-1] > 1 else x.cumsum(0)[-1]
-
-
-def _times(matrix: Array, vector: Array) -> Array:
-    """Symmetric matrices (6, ...) times vectors (3, ...)."""
-    a, b, c, d, e, f = matrix
-    x, y, z = vector
-    return np.stack([a * x + b * y + c * z, b * x + d * y + e * z, c * x + e * y + f * z])
-
-
-def _inverse(matrix: Array) -> Array:
-    """The inverse of symmetric matrices (6, ...), their eigenvalues replaced by absolute values where they matter."""
-    a, b, c, d, e, f = matrix
-    with np.errstate(all="ignore"):
-        i1 = 1.0 / a
-        l21, l31 = b * i1, c * i1
-        d2, lower = d - l21 * b, e - l21 * c
-        i2 = 1.0 / d2
-        l32 = lower * i2
-        d3 = f - l31 * c - l32 * lower
-        i3 = 1.0 / d3
-        u = l21 * l32 - l31
-        v, w = u * i3, l32 * i3
-        found = np.stack([i1 + l21 * l21 * i2 + u * v, -l21 * i2 - u * w, v, i2 + l32 * w, -w, i3])
-        indefinite = ~(np.minimum(np.minimum(a, d2), d3) > LEAST_CURVATURE)
-    rows = np.flatnonzero(indefinite)
-    if len(rows):
-        full = np.empty((len(rows), 3, 3))
-        full[:, ROW, COLUMN] = full[:, COLUMN, ROW] = matrix.reshape(6, -1).take(rows, -1).T
-        values, vectors = np.linalg.eigh(full)
-        values = np.maximum(np.abs(values), LEAST_CURVATURE)
-        full = (vectors / values[:, None, :]) @ vectors.swapaxes(-1, -2)
-        found.reshape(6, -1)[:, rows] = full[:, ROW, COLUMN].T
-    return found

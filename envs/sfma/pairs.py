@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, frozen, in_order, is_torch, like, namespace, to_numpy, turned
+from semcom_gym.envs.arrays import Array, chunk, frozen, in_order, like, namespace, to_numpy, turned
 
 ENUMERATED_USERS = 14  # up to here all matchings are compared, level by level; above, a blossom algorithm
 BLOSSOM_SCALE = 2.0**40  # it wants integers
 LISTED_USERS, LISTED_ROWS = 10, 32  # 945 matchings; for more rows the levels are faster
+LISTED_ELSEWHERE = 4096  # rows off the CPU, where the levels are a hundred times as many operations: 31 MB
 
 
 def count(users: int) -> int:
@@ -77,14 +78,14 @@ def best_matching(score: Array, users: int) -> Array:
     a few rows and users the totals of all matchings. Where totals are equal, the first in lexicographic order.
     """
     score = frozen(score)
-    if users <= LISTED_USERS and len(score) <= LISTED_ROWS and (not is_torch(score) or score.device.type == "cpu"):
+    xp = namespace(score)
+    if users <= LISTED_USERS and len(score) <= chunk(score, LISTED_ROWS, LISTED_ELSEWHERE):
         matchings, within = _all_matchings(users)
-        best = matchings[np.argmax(to_numpy(score).astype(float, copy=False) @ within, axis=1)]
-        return namespace(score).asarray(best)
+        wide = xp.astype(score, xp.float64, copy=False)
+        return like(matchings, score)[xp.argmax(wide @ like(within, wide), axis=1)]
     if users > ENUMERATED_USERS:
         found = np.stack([_blossom(row, users) for row in to_numpy(score).astype(float)])
-        return namespace(score).asarray(found, device=score.device)
-    xp = namespace(score)
+        return xp.asarray(found, device=score.device)
     by_pair = in_order(turned(score))
     values = [xp.zeros_like(by_pair[:1])]
     for pairs, rest in _levels(users)[:-1]:
