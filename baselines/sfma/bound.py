@@ -1,176 +1,145 @@
 """A proven upper bound on the sum rate: the Lagrangian dual of the three budgets, pairs bounded by branch and bound.
 
 docs/sfma.md ("The certificate") derives every step. Prices of power, bandwidth and energy come from a linear programme
-over points that pairs can attain; at any prices, bounds of the pairs' values (:mod:`pricing`) and a perfect matching
-give a bound of the problem.
+(:mod:`master`) over points that pairs can attain; at any prices, bounds of the pairs' values (:mod:`pricing`) and a
+perfect matching give a bound of the problem.
 """
 
 from __future__ import annotations
 
-import functools
-import itertools
 import time
 
 import numpy as np
-import scipy.optimize
 
-from semcom_gym.baselines.sfma import fast
-from semcom_gym.baselines.sfma.pricing import OUTSIDE, Pricing
+from semcom_gym.baselines.sfma import fast, matching
+from semcom_gym.baselines.sfma.master import Master
+from semcom_gym.baselines.sfma.pricing import Pricing, Values
 from semcom_gym.baselines.solution import Bound, Solution, package
 from semcom_gym.envs.arrays import Array
-from semcom_gym.envs.sfma import pairs, physics, prices, resources
+from semcom_gym.envs.sfma import physics, prices, resources
 from semcom_gym.envs.sfma.instance import Instance, Params
-from semcom_gym.envs.sfma.physics import MBIT
+from semcom_gym.envs.sfma.physics import MBIT, Allocation
 
-COARSE, FINE = 1e-3, 5e-5  # of the bound: how closely pairs are bounded while prices move, and at last
-PRICE_ROUNDS = 10
+CHUNK = 8  # instances that are proven together, at 45 pairs
+FINE = 1e-5  # of the bound: how closely pairs are bounded
 CLOSE = 1e-5  # of the bound: what better prices could still bring
-ODD_SETS = {3: 24, 5: 16}  # sizes of sets of users that are watched, and up to how many users
-STARTS = (1.0, 0.7, 1.4)  # times the first prices, at which the points of the first programme are best
-TRIALS = 60  # random starts for the best known allocation
+PRICE_ROUNDS, PROOFS = 10, 6  # at most: prices tried on points alone, and with a proof
+STARTS = (1.0, 0.7, 1.4)  # times the first prices, at which the first points are best
+OPEN, TRIALS = 3e-5, 100  # gaps above which random starts are climbed from for a better allocation, and how many
 
 
 def prove(params: Params, instance: Instance) -> Bound:
     """The bound of every instance, and its gap to the best allocation known."""
     started = time.perf_counter()
-    best = _best_known(params, instance)
-    values, seconds = [], []
-    for i in range(len(instance)):
-        begun = time.perf_counter()
-        values.append(_prove(params, instance[i], np.where(best.feasible, best.objective, 0.0)[i], best.allocation[i]))
-        seconds.append(time.perf_counter() - begun)
-    value = np.array(values)
-    share = (time.perf_counter() - started - sum(seconds)) / len(instance)
-    known = best.feasible & np.isfinite(value)
-    gap = np.where(known, (value - best.objective) / np.where(known, value, 1.0), np.nan)
-    return Bound(value=value, gap=gap, best=best, seconds=np.array(seconds) + share)
+    best = fast.solve(params, instance, candidates=8, rounds=1)
+    size = max(1, CHUNK * 45 // params.num_pairs)
+    parts = [slice(k, k + size) for k in range(0, len(instance), size)]
+    value = np.concatenate([_prove(params, instance[k], best.allocation[k], best.feasible[k]) for k in parts])
+    best = _climbed(params, instance, best, np.flatnonzero(_gap(value, best) > OPEN))
+    share = (time.perf_counter() - started) / len(instance)
+    gap = np.where(best.feasible & np.isfinite(value), _gap(value, best), np.nan)
+    return Bound(value=value, gap=gap, best=best, seconds=np.full(len(instance), share))
 
 
-def _best_known(params: Params, instance: Instance) -> Solution:
-    """The fast solver with more matchings, and climbs from random starts on the one it chose."""
+def _gap(value: Array, best: Solution) -> Array:
+    """(n,) to the best allocation known, 1 where none is feasible; -inf where nothing is."""
+    finite = np.where(np.isfinite(value), value, 1.0)
+    known = np.where(best.feasible, best.objective, 0.0)
+    return np.where(np.isfinite(value), (finite - known) / finite, -np.inf)
+
+
+def _climbed(params: Params, instance: Instance, best: Solution, rows: Array) -> Solution:
+    """With the best of some climbs from random starts on the same pairings, for the instances ``rows``."""
+    if not len(rows):
+        return best
     started = time.perf_counter()
-    found = fast.solve(params, instance, candidates=8, rounds=1)
-    best = found.allocation
     rng = np.random.default_rng(0)
-    rows = np.repeat(np.arange(len(instance)), TRIALS)
-    spread = rng.choice((0.4, 1.0), (len(rows), 1, 1))
-    entries = spread * rng.uniform(-1.0, 1.0, (len(rows), 3, params.num_groups))
-    tried = resources.from_entries(params, instance[rows], best.pair[rows], entries)
-    outcome = physics.evaluate(params, instance[rows], tried)
+    spread = rng.choice((0.4, 1.0), (TRIALS, 1, 1))
+    entries = np.tile(spread * rng.uniform(-1.0, 1.0, (TRIALS, 3, params.num_groups)), (len(rows), 1, 1))
+    each = np.repeat(rows, TRIALS)
+    tried = resources.from_entries(params, instance[each], best.allocation.pair[each], entries)
+    outcome = physics.evaluate(params, instance[each], tried)
     score = np.where(outcome.feasible, outcome.objective, -np.inf).reshape(-1, TRIALS)
-    top = tried[np.argmax(score, axis=-1) + TRIALS * np.arange(len(instance))]
-    better = np.max(score, axis=-1) > np.where(found.feasible, found.objective, -1.0)
-    return package("sfma", params, instance, best.replaced(better, top[better]), started)
+    top = tried[np.argmax(score, axis=-1) + TRIALS * np.arange(len(rows))]
+    better = np.max(score, axis=-1) > np.where(best.feasible, best.objective, -1.0)[rows]
+    return package("sfma", params, instance, best.allocation.replaced(rows[better], top[better]), started)
 
 
-def _prove(params: Params, instance: Instance, known: float, allocation: physics.Allocation) -> float:
-    """The bound of one instance; -inf where it proves that nothing is feasible."""
+def _prove(params: Params, instance: Instance, known: Allocation, feasible: Array) -> Array:
+    """The bounds (n,); -inf where it is proven that nothing is feasible.
+
+    known: allocations to start from, those that are ``feasible`` (n,).
+    """
+    n, users = len(instance), params.num_users
     pricing = Pricing(params, instance)
-    if not pricing.matchable:
-        return -np.inf
+    plane = pricing.plane
+    allowed = plane.allowed.reshape(n, -1)
+    active = np.isfinite(matching.total(np.where(allowed, 0.0, -np.inf), users))
+    bound = np.where(active, np.inf, -np.inf)
+    masters = [Master(users, plane.budget) for _ in range(n)]
+    _take_in(params, instance, known, np.flatnonzero(feasible), pricing, masters)
+    price = _settled(pricing, masters, _first_prices(params, instance, pricing), active)
+    for _ in range(PROOFS):
+        if not active.any():
+            break
+        values = pricing.answer(price, active, FINE)
+        total = matching.total(values.matrix(values.upper), users) + price @ plane.budget
+        bound = np.where(active, np.minimum(bound, total), bound)
+        price, reachable = _moved(masters, values, price, active)
+        active = active & (bound - reachable > (CLOSE + FINE) * abs(bound))
+    floor = np.where(allowed, plane.floor.min(axis=0).reshape(n, -1), np.inf).min(axis=-1)
+    return np.where(bound >= users * floor, bound, -np.inf)  # a feasible allocation sends at least that
+
+
+def _take_in(
+    params: Params, instance: Instance, known: Allocation, rows: Array, pricing: Pricing, masters: list[Master]
+) -> None:
+    """The allocations of the instances ``rows``, into the programmes and among the points."""
+    terms = physics.evaluate(params, instance[rows], known[rows]).terms
+    for i, rate, energy in zip(rows, terms["rate_mbit_s"].sum(axis=-1), terms["energy_j"], strict=True):
+        pair, power, bandwidth = known.pair[i], known.power_w[i], MBIT * known.bandwidth_hz[i]
+        masters[i].add(pair, rate, np.stack([power, bandwidth, energy], axis=-1))
+        pricing.meet(pricing.plane.placed(pair + params.num_pairs * i, power, bandwidth, known.ratio[i]))
+
+
+def _first_prices(params: Params, instance: Instance, pricing: Pricing) -> Array:
+    """Prices (n, 3) from a table of points; those that are best at and around these prices are taken in."""
+    plane = pricing.plane
     table = prices.tabulate(params, physics.links(params, instance))
-    forbidden = np.where(pricing.allowed, 0.0, OUTSIDE)
-    first, _ = prices.search(table, lambda net: pairs.best_matching(net + forbidden, params.num_users))
-    master = _Master(params.num_users, pricing.budget)
-    if known > 0:
-        master.add(*_columns(params, instance, allocation))
+    allowed = plane.allowed.reshape(len(instance), -1)
+    first, _ = prices.search(table, lambda net: matching.chosen(np.where(allowed, net, -np.inf), params.num_users))
+    pair = np.broadcast_to(np.arange(params.num_pairs), allowed.shape)
     for scale in STARTS:
         _, index = table.best(scale * first)
-        point = table.at(np.arange(params.num_pairs)[None], index)[0]
-        fits = pricing.allowed & (point[:, 0] > 0)
-        master.add(np.flatnonzero(fits), prices.SCALE * point[fits, 0], point[fits, 1:] * pricing.budget)
-    found = _least(pricing, master, prices.SCALE * first[0] / pricing.budget)
-    return found if found >= pricing.least else -np.inf  # a feasible allocation sends at least that
+        point = table.at(pair, index)
+        fits = allowed & (point[..., 0] > 0)
+        power, bandwidth = (point[fits, 1:3] * plane.budget[:2]).T
+        ratio = np.take_along_axis(table.ratio, index[..., None], -1)[..., 0][fits]
+        pricing.meet(plane.placed(np.flatnonzero(fits), power, bandwidth, ratio))
+    return prices.SCALE * first / plane.budget
 
 
-def _least(pricing: Pricing, master: _Master, price: Array) -> float:
-    """The least bound found while the master programme moves the prices; the last at tolerance ``FINE``."""
-    bound, least, best_price = np.inf, np.inf, price
+def _settled(pricing: Pricing, masters: list[Master], price: Array, active: Array) -> Array:
+    """Prices (n, 3) of the least bound, as far as points tell."""
     for _ in range(PRICE_ROUNDS):
-        upper, values = pricing.answer(price, COARSE)
-        budgets = float(price @ pricing.budget)
-        bound = min(bound, upper + budgets)
-        if values.attained + budgets < least:
-            least, best_price = values.attained + budgets, price
-        met = np.flatnonzero(values.lower > OUTSIDE)
-        master.add(met, values.reward[met], values.use[met])
+        if not active.any():
+            break
+        values = pricing.attain(price, active)
+        promised = matching.total(values.matrix(values.lower), pricing.users) + price @ pricing.plane.budget
+        price, reachable = _moved(masters, values, price, active)
+        active = active & (abs(promised - reachable) > CLOSE * abs(reachable))
+    return price
+
+
+def _moved(masters: list[Master], values: Values, price: Array, active: Array) -> tuple[Array, Array]:
+    """The next prices (n, 3) of the ``active`` instances, and the optima (n,) of their programmes."""
+    price, reachable = price.copy(), np.full(len(masters), np.inf)
+    met, reward = np.isfinite(values.matrix(values.lower)), values.matrix(values.reward)
+    use = values.use.reshape(*met.shape, 3)
+    for i in np.flatnonzero(active):
+        masters[i].add(np.flatnonzero(met[i]), reward[i, met[i]], use[i, met[i]])
         try:
-            price, reachable = master.solve()
-        except ArithmeticError:  # the prices found so far stand: every price gives a bound, this one may be looser
-            break
-        if least - reachable <= CLOSE * abs(least):
-            break
-    upper, _ = pricing.answer(best_price, FINE)
-    return min(bound, upper + float(best_price @ pricing.budget))
-
-
-def _columns(params: Params, instance: Instance, allocation: physics.Allocation) -> tuple[Array, Array, Array]:
-    """Pairs, rewards [Mbit/s] and uses of an allocation."""
-    terms = physics.evaluate(params, instance, allocation).terms
-    use = (allocation.power_w[0], MBIT * allocation.bandwidth_hz[0], terms["energy_j"][0])
-    return allocation.pair[0], terms["rate_mbit_s"][0].sum(-1), np.stack(use, axis=-1)
-
-
-class _Master:
-    """The linear programme over attained points of pairs (Dantzig-Wolfe): which to use, within the budgets, as a
-    mixture of matchings. Its multipliers of the budgets are the next prices.
-
-    A mixture has each user in one pair, and of an odd set of users at most half in pairs of the set (Edmonds). The odd
-    sets come in as they are violated; those left out make the prices less good and the bound looser, never wrong.
-    """
-
-    def __init__(self, users: int, budget: Array) -> None:
-        self.users, self.budget = users, budget
-        self.pair, self.reward, self.use = np.zeros(0, int), np.zeros(0), np.zeros((0, 3))
-        self.within, self.most = _odd_sets(users)
-        self.kept = np.zeros(0, int)  # odd sets in the programme
-
-    def add(self, pair: Array, reward: Array, use: Array) -> None:
-        self.pair, self.reward = np.concatenate([self.pair, pair]), np.concatenate([self.reward, reward])
-        self.use = np.concatenate([self.use, use])
-
-    def solve(self) -> tuple[Array, float]:
-        """Prices and optimum. Raises ArithmeticError if there is none."""
-        while True:
-            result = self._solve()
-            share = np.bincount(self.pair, weights=result.x, minlength=self.within.shape[1])
-            violated = np.flatnonzero(self.within @ share > self.most + 1e-6)
-            new = np.setdiff1d(violated, self.kept)
-            if not len(new):
-                break
-            self.kept = np.concatenate([self.kept, new])
-        # a price of exactly zero would make free goods of unbounded use; the bound is valid at any price
-        least = 1e-9 * float(np.max(np.abs(self.reward))) + 1e-30
-        return np.maximum(-result.ineqlin.marginals[:3], least) / self.budget, -float(result.fun)
-
-    def _solve(self) -> scipy.optimize.OptimizeResult:
-        if not len(self.pair):
-            raise ArithmeticError("no pair has a point")
-        once = np.zeros((self.users, len(self.pair)))
-        once[pairs.members(self.users)[self.pair].T, np.arange(len(self.pair))] = 1.0
-        result = scipy.optimize.linprog(
-            -self.reward,
-            A_ub=np.concatenate([(self.use / self.budget).T, self.within[self.kept][:, self.pair]]),
-            b_ub=np.concatenate([np.ones(3), self.most[self.kept]]),
-            A_eq=once,
-            b_eq=np.ones(self.users),
-            method="highs",
-        )
-        if not result.success:
-            raise ArithmeticError(f"linear programme of the prices failed: {result.message}")
-        return result
-
-
-@functools.cache
-def _odd_sets(users: int) -> tuple[Array, Array]:
-    """Which pairs are within each odd set of users (S, M), 0 or 1, and how many of them a matching can have (S,)."""
-    member = pairs.members(users)
-    within, most = [np.zeros((0, len(member)))], [np.zeros(0)]
-    for size, largest in ODD_SETS.items():
-        if size < users <= largest:
-            sets = np.array(list(itertools.combinations(range(users), size)))
-            inside = np.zeros((len(sets), users), bool)
-            np.put_along_axis(inside, sets, True, -1)
-            within.append((inside[:, member[:, 0]] & inside[:, member[:, 1]]).astype(float))
-            most.append(np.full(len(sets), (size - 1) / 2))
-    return np.concatenate(within), np.concatenate(most)
+            price[i], reachable[i] = masters[i].solve()
+        except ArithmeticError:  # the last prices stand: every price gives a bound, this one may be looser
+            continue
+    return price, reachable

@@ -71,6 +71,19 @@ def _all_matchings(users: int) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, An
     return np.sort(rows, axis=1), within
 
 
+@functools.cache
+def _matchings_with(users: int) -> np.ndarray[Any, Any]:
+    """(M, matchings) which matchings of :func:`_all_matchings` have each pair."""
+    return np.stack([np.flatnonzero(row) for row in _all_matchings(users)[1]])
+
+
+def best_totals(score: Array, users: int) -> Array:
+    """(n, M) the largest total of ``score`` (n, M; NumPy) over the perfect matchings that have each pair; up to
+    ``LISTED_USERS`` users.
+    """
+    return (score @ _all_matchings(users)[1])[:, _matchings_with(users)].max(axis=-1)
+
+
 def best_matching(score: Array, users: int) -> Array:
     """(n, N / 2) the pairs, in rising order, of the perfect matching with the largest total of ``score`` (n, M).
 
