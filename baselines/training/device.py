@@ -41,6 +41,7 @@ CREST_CELLS = 24  # between the bottom and the peak
 LOOKS = 12  # points at which the low mode is looked for
 LOW_STEPS = 4  # of Newton's method for the low mode, from where it was at the last prices
 LOW_STEP = 0.5  # longest
+TINY = 1e-300
 
 
 @dataclasses.dataclass
@@ -237,33 +238,37 @@ class Devices:
             x.reshape(-1)[cells] for x in (self.left, self.stop, self.joule, self.ratio_at_0, self.log_reach)
         )
         lam, beta, reach = xp.exp(log_lam), xp.exp(log_beta), xp.exp(log_reach)
+        price, rent, extra = lam * beta, -lam * reach, beta / reach
+        dear = joule + extra  # of the energy, at the cap
         s = xp.minimum(xp.maximum(snr, first), stop)
         falls, rises = xp.full_like(s, -math.inf), xp.full_like(s, math.inf)  # where G is known to fall, to rise
         for steps_left in range(LOW_STEPS, -1, -1):
             linear = xp.exp(s)
             length, sent = xp.log1p(linear), ratio - self.slope * s
-            v, w = self.slope / sent, linear / ((1.0 + linear) * length)
-            fall, bend = -v - w, -v * v - w / (1.0 + linear) + w * w  # first and second derivative of ln q
+            more, v = 1.0 + linear, self.slope / sent
+            w = linear / (more * length)
+            fall, bend = -v - w, -v * v - w / more + w * w  # first and second derivative of ln q
             product = self.bits * sent / length
             energy = linear * product
-            hold = xp.sqrt(lam * beta * product)
+            hold = xp.sqrt(price * product)
             capped = hold * reach < energy * beta  # the t of no cap is below S q / P
-            cost = xp.where(capped, joule + beta / reach, joule) * energy
+            cost = xp.where(capped, dear, joule) * energy
             rise = 1.0 + fall  # of the energy, relative
-            pull = xp.where(capped, -lam * reach / linear, hold * fall)
+            pull = xp.where(capped, rent / linear, hold * fall)
             curve = cost * (rise * rise + bend) + xp.where(capped, -pull, hold * (bend + 0.5 * fall * fall))
             convex = curve > 0
             if steps_left:
                 force = cost * rise + pull
-                falls, rises = xp.where(force < 0, s, falls), xp.where(force > 0, s, rises)
-                step = xp.where(convex, force / xp.where(convex, curve, 1.0), xp.sign(force))
+                down, up = force < 0, force > 0
+                falls, rises = xp.where(down, s, falls), xp.where(up, s, rises)
+                step = force / xp.where(convex, curve, xp.abs(force) + TINY)  # where not convex, a whole one
                 step = at_most(at_least(step, -LOW_STEP), LOW_STEP)
                 following = xp.minimum(xp.maximum(s - step, first), stop)
-                beyond = ((following <= falls) & (force > 0)) | ((following >= rises) & (force < 0))
-                s = xp.where(beyond, 0.5 * (s + xp.where(force > 0, falls, rises)), following)
+                beyond = ((following <= falls) & up) | ((following >= rises) & down)
+                s = xp.where(beyond, 0.5 * (s + xp.where(up, falls, rises)), following)
         turn = xp.where(convex & (s > first) & (s < stop), -1.0 / xp.where(convex, curve, 1.0), 0.0)
         by_lam = turn * xp.where(capped, pull, 0.5 * pull)
-        by_beta = turn * xp.where(capped, beta / reach * energy * rise, 0.5 * pull)
+        by_beta = turn * xp.where(capped, extra * energy * rise, 0.5 * pull)
         return self._respond((s, xp.log(product), fall, by_lam, by_beta), capped, log_lam, log_beta, log_reach)
 
     def look(self, log_lam: Array, log_beta: Array) -> Array:

@@ -23,8 +23,8 @@ from semcom_gym.envs.training import physics
 from semcom_gym.envs.training.instance import Instance, Params
 from semcom_gym.envs.training.physics import Allocation
 
-CHUNK = 2560  # devices at a time: where NumPy's temporaries still fit the cache
-GPU_CHUNK = 400_000  # of them on a GPU: TODO GiB
+CHUNK = 10_240  # devices at a time: more would leave the cache, fewer would not be worth a call of NumPy
+GPU_CHUNK = 500_000  # on a GPU: 1.5 to 3 GB
 LEANING = 12.0  # log-odds of a mode beyond which it is taken
 HELD = 1e-9  # of ln S
 LOOSE = 1e-6  # gap above which undecided devices are searched
