@@ -54,6 +54,10 @@ class Response:
     time_by: tuple[Array, Array]
     band_by: tuple[Array, Array]
 
+    def arrays(self) -> tuple[Array, ...]:
+        """All of them, in this order."""
+        return self.snr, self.time, self.band, *self.time_by, *self.band_by
+
 
 class Devices:
     """The constants of n instances of N devices, all (n, N), and what the devices do at given prices.
@@ -288,7 +292,7 @@ class Devices:
 
 def of_device(of_instance: Array, devices: Array) -> Array:
     """(n N,) one number of each instance (n, 1) for all its devices, flat; devices: of shape (n, N)."""
-    return namespace(devices).broadcast_to(of_instance, devices.shape).reshape(-1)
+    return namespace(of_instance).repeat(of_instance[:, 0], devices.shape[1])
 
 
 def _is_array(x: Any) -> bool:

@@ -74,14 +74,14 @@ class _Mix:
     tilt_by: list[Array]
 
     @classmethod
-    def of(cls, high: Response) -> _Mix:
-        """Of the high mode alone."""
-        xp = namespace(high.time)
-        time, band = xp.exp(high.time), xp.exp(high.band)
+    def of(cls, alone: Response) -> _Mix:
+        """Of one mode of every device."""
+        xp = namespace(alone.time)
+        time, band = xp.exp(alone.time), xp.exp(alone.band)
         blank = [xp.zeros_like(time) for _ in range(5)]
         return cls(
-            time, [*(time * x for x in high.time_by), blank[0]],
-            band, [*(band * x for x in high.band_by), blank[1]], blank[2:],
+            time, [*(time * x for x in alone.time_by), blank[0]],
+            band, [*(band * x for x in alone.band_by), blank[1]], blank[2:],
         )  # fmt: skip
 
 
@@ -98,12 +98,12 @@ def start(devices: Devices) -> State:
 
 def solve(devices: Devices, mode: Array, state: State, rounds: int = ROUNDS) -> State:
     """The equilibrium from ``state`` with every device in its mode (n, N), none OPEN; residual says how close."""
-    state = _settle(devices, mode, state, STEPS, 1.0, *PACES[0])
+    state = _settle(devices, mode, state, STEPS, None, *PACES[0])
     rows = rows_where(~(state.residual < CONVERGED))
     for k in range(1, rounds):
         if not len(rows):
             break
-        part = _settle(devices.take(rows), mode[rows], state[rows], STEPS, 1.0, *PACES[k % len(PACES)])
+        part = _settle(devices.take(rows), mode[rows], state[rows], STEPS, None, *PACES[k % len(PACES)])
         state = state.replaced(rows, part)
         rows = rows[rows_where(~(part.residual < CONVERGED))]
     return state
@@ -143,12 +143,15 @@ def _cool(devices: Devices, mode: Array, state: State, warm: float, factor: floa
 
 def respond(devices: Devices, mode: Array, state: State) -> Response:
     """What devices do in their mode (n, N), none OPEN."""
+    return _alone(devices, rows_where((mode != HIGH).reshape(-1)), state)
+
+
+def _alone(devices: Devices, low: Array, state: State) -> Response:
+    """What the flat devices ``low`` do in their low mode, the others in their high mode."""
     found = devices.high(state.log_lam, state.log_beta)
-    cells = rows_where((mode != HIGH).reshape(-1))
-    if len(cells):
-        low = _low(devices, cells, state)
-        for field in ("snr", "time", "band"):
-            getattr(found, field).reshape(-1)[cells] = getattr(low, field)
+    if len(low):
+        for into, value in zip(found.arrays(), _low(devices, low, state).arrays(), strict=True):
+            into.reshape(-1)[low] = value
     return found
 
 
@@ -170,28 +173,35 @@ def _low(devices: Devices, cells: Array, state: State) -> Response:
 
 
 def _settle(
-    devices: Devices, mode: Array, state: State, steps: int, temperature: float, pace: float = 1.0, steep: float = STEEP
-) -> State:
-    cells = rows_where((mode != HIGH).reshape(-1))
+    devices: Devices, mode: Array, state: State, steps: int, temperature: float | None, pace: float = 1.0,
+    steep: float = STEEP,
+) -> State:  # fmt: skip
+    """Steps of Newton's method. temperature: of the OPEN devices; None where there are none."""
+    cells, is_open = rows_where((mode != HIGH).reshape(-1)), mode == OPEN
     state = dataclasses.replace(state, low=copied(state.low))  # followed in place
     for _ in range(steps):
-        warmth = temperature * devices.params.time_weight * namespace(mode).exp(state.log_time)
-        mix = _mix(devices, cells, mode, state, warmth)
-        state = _step(devices, mode == OPEN, state, mix, pace, steep)
+        if temperature is None:
+            alone = _alone(devices, cells, state)
+            state.low.reshape(-1)[cells] = alone.snr.reshape(-1)[cells]
+            mix = _Mix.of(alone)
+        else:
+            warmth = temperature * devices.params.time_weight * namespace(mode).exp(state.log_time)
+            mix = _mix(devices, cells, is_open, state, warmth)
+        state = _step(devices, is_open, state, mix, pace, steep)
         if state.residual.max() < CONVERGED:
             break
     return state
 
 
-def _mix(devices: Devices, cells: Array, mode: Array, state: State, warmth: Array) -> _Mix:
+def _mix(devices: Devices, cells: Array, is_open: Array, state: State, warmth: Array) -> _Mix:
     high = devices.high(state.log_lam, state.log_beta)
     mix = _Mix.of(high)
     if not len(cells):
         return mix
-    xp, low = namespace(mode), _low(devices, cells, state)
+    xp, low = namespace(cells), _low(devices, cells, state)
     state.low.reshape(-1)[cells] = low.snr
-    lam, scale = (of_device(x, mode)[cells] for x in (xp.exp(state.log_lam), warmth))
-    flat = (state.log_beta, state.tilt, mode == OPEN, mix.time, mix.band, high.snr, devices.joule)
+    lam, scale = (of_device(x, is_open)[cells] for x in (xp.exp(state.log_lam), warmth))
+    flat = (state.log_beta, state.tilt, is_open, mix.time, mix.band, high.snr, devices.joule)
     log_beta, z, is_open, t_high, b_high, snr, joule = (x.reshape(-1)[cells] for x in flat)
     beta, t_low, b_low = xp.exp(log_beta), xp.exp(low.time), xp.exp(low.band)
     energy = xp.exp(snr) * t_high * b_high - xp.exp(low.snr) * t_low * b_low

@@ -76,7 +76,8 @@ class Search:
         mode[at, device], anchored[at, device] = HIGH, ~high
         right[at, device] = xp.where(high, self.devices.knee[rows, device], snr)
         found, value, state = self._solve(rows, mode, right, anchored)
-        slope = self.devices.take(rows).force(right, state.log_lam, state.log_beta)[at, device]
+        one = self.devices.flat(rows * mode.shape[1] + device)
+        slope = one.force(right[at, device], state.log_lam[:, 0], state.log_beta[at, device])
         best = value.reshape(tries).argmin(0) * tries[1] + at[: tries[1]]  # of every instance
         best = best[rows_where(value[best] < self.objective[rows[best]])]
         kept = rows[best]
