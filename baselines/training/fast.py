@@ -4,6 +4,8 @@ With every device in its high mode (:mod:`device`) the problem is convex, and Ne
 (:mod:`equilibrium`) solves it to rounding error; where no device is held at its knee, that is the optimum. Elsewhere
 the convexified problem says which devices take the low mode. The few that it cannot put on one side try both modes and
 the stationary point between them, and the best combination is kept.
+
+Instances may be torch tensors: everything then happens on their device, and the host asks only how many rows are left.
 """
 
 from __future__ import annotations
@@ -24,14 +26,14 @@ from semcom_gym.envs.training.instance import Instance, Params
 from semcom_gym.envs.training.physics import Allocation
 
 CHUNK = 10_240  # devices at a time: more would leave the cache, fewer would not be worth a call of NumPy
-GPU_CHUNK = 500_000  # on a GPU: 1.5 to 3 GB
+GPU_CHUNK = 500_000  # on a GPU, at 3 to 5 kB each
 LEANING = 12.0  # log-odds of a mode beyond which it is taken
 HELD = 1e-9  # of ln S
 LOOSE = 1e-6  # gap above which undecided devices are searched
 
 
 def solve(params: Params, instance: Instance, *, undecided: int = 3) -> Solution:
-    """Solve a batch (NumPy, or torch on any device). undecided: devices of an instance, at most, that try every mode."""
+    """Solve a batch (NumPy or torch). undecided: devices of an instance, at most, that try every mode."""
     validate.integer("undecided", undecided, low=0)
     started, instance = time.perf_counter(), instance.map(frozen)
     return scored(params, instance, optimise(params, instance, undecided), started)
