@@ -90,6 +90,7 @@ def _low(
 ) -> tuple[Array, Array]:
     """Lower bound of G over the low mode of the flat devices ``cells``, and where its least value was seen.
 
+    Of several such places NumPy takes the last, a GPU any.
     rival: a bound above this one does not matter; close: nor does this difference (all flat).
     """
     xp, flat = namespace(cells), devices.flat(cells)
