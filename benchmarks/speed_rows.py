@@ -24,7 +24,7 @@ VECTOR_DRAWN = 8
 POOL = 4096  # instances of the rows on a pool
 OTHERS = {"mobile_env": "mobile-small-central-v0", "linkgym": "linkgym/LinkAdaptation-v0"}
 """Environments of others for wireless networks, measured where they are installed: module and id."""
-BATCHES = {"crra": 1024, "ascc": 1024, "training": 256, "sfma": 64}
+BATCHES = {"crra": 1024, "ascc": 1024, "training": 1024, "sfma": 64}
 """Instances that a batched solver of a problem takes at once, by how long it takes."""
 ON_DEVICE = 16  # times as many on a device, which a batch for a CPU does not fill
 BOUND_BATCH = 16

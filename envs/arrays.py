@@ -52,6 +52,11 @@ def log_ndtr(x: Array) -> Array:
     return sys.modules["torch"].special.log_ndtr(x) if is_torch(x) else scipy.special.log_ndtr(x)
 
 
+def logistic(x: Array) -> Array:
+    """1 / (1 + exp(-x)), elementwise, exact in both tails."""
+    return sys.modules["torch"].special.expit(x) if is_torch(x) else scipy.special.expit(x)
+
+
 def falling(x: Array) -> Array:
     """The logistic function that falls, 1 / (1 + exp(x)), by tanh, which does not overflow."""
     return 0.5 - 0.5 * namespace(x).tanh(0.5 * x)
@@ -142,6 +147,14 @@ def lowest(x: Array, axis: Any) -> Array:
 def highest(x: Array, axis: Any) -> Array:
     """Maximum over an axis or several."""
     return x.max(axis) if isinstance(x, np.ndarray) else x.amax(axis)
+
+
+def lower_at(x: Array, places: Array, values: Array) -> None:
+    """Lower ``x`` (n,) in place, at each of ``places`` (k,), to the least of the ``values`` (k,) that go there."""
+    if isinstance(x, np.ndarray):
+        np.minimum.at(x, places, values)
+    else:
+        x.scatter_reduce_(0, places, values, "amin")
 
 
 class _Same:

@@ -195,10 +195,55 @@ def test_all_caps_at_once() -> None:
     assert (time_s > slowest).all()
 
 
-def test_batch_equals_single_instances() -> None:
+def test_batch_equals_single_instances(monkeypatch: pytest.MonkeyPatch) -> None:
     params, instances = batch("hard", 6)
     together = fast.solve(params, instances).objective
     np.testing.assert_allclose(together, [fast.solve(params, instances[i]).objective[0] for i in range(6)], rtol=1e-9)
+    monkeypatch.setattr(fast, "CHUNK", 4 * params.num_users)
+    np.testing.assert_allclose(together, fast.solve(params, instances).objective, rtol=1e-9)
+
+
+def test_instances_may_lie_in_memory_as_they_like() -> None:
+    params, instances = batch("hard", 6)
+    plain = fast.solve(params, instances).objective
+    np.testing.assert_allclose(fast.solve(params, instances.map(np.asfortranarray)).objective, plain, rtol=1e-12)
+    pytest.importorskip("torch")
+    turned = instances.to_torch().map(lambda x: x.T.contiguous().T)
+    np.testing.assert_allclose(fast.solve(params, turned).objective.numpy(), plain, rtol=1e-9)
+
+
+@pytest.mark.parametrize(("preset", "n"), [("default", 32), ("hard", 32), ("paper", 32), ("large", 3)])
+def test_tensors(preset: str, n: int) -> None:
+    """The same decisions as on NumPy, of instances with many devices and of those that cannot be satisfied too."""
+    pytest.importorskip("torch")
+    params, instances = batch(preset, n)
+    instances.gain[1, 4] = 1e-22
+    ours, found = (baselines.solve("training", params, x, "fast") for x in (instances, instances.to_torch()))
+    np.testing.assert_allclose(found.objective.numpy(), ours.objective, rtol=1e-9)
+    assert found.feasible.tolist() == ours.feasible.tolist() == [k != 1 for k in range(n)]
+    assert found.status == ours.status
+    assert found.status[1] == "infeasible: unfinished of device 4 exceeds its limit by 1"
+
+
+def test_a_gpu_waits_as_often_for_many_instances_as_for_few() -> None:
+    """Without undecided devices: every wait is for a number that the host asks for, 28 here."""
+    torch = pytest.importorskip("torch")
+    dispatch = pytest.importorskip("torch.utils._python_dispatch")
+
+    class Count(dispatch.TorchDispatchMode):
+        waits = 0
+
+        def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            name = str(function)
+            masks = [x for x in args[1] if x is not None and x.dtype == torch.bool] if "aten.index" in name else []
+            self.waits += "nonzero" in name or "local_scalar" in name or bool(masks)
+            return function(*args, **(kwargs or {}))
+
+    for n in (4, 100):
+        params, instances = batch("paper", n)
+        with Count() as count:
+            fast.solve(params, instances.to_torch())
+        assert 10 < count.waits <= 40
 
 
 def test_impossible_instances_name_the_device() -> None:

@@ -18,7 +18,9 @@ METHODS: dict[str, Method] = {
     "equal_bandwidth": Method(
         heuristics.equal_bandwidth, "equal bandwidths, everything else optimal", "no part of the paper"
     ),
-    "fast": Method(fast.solve, "batched exact solver: one bandwidth price and a makespan", "no part of the paper"),
+    "fast": Method(
+        fast.solve, "batched exact solver: one bandwidth price and a makespan", "no part of the paper", torch=True
+    ),
     "convex": Method(
         convex.solve, "geometric programme at the least ratio, one by one", "no part of the paper", "cvxpy"
     ),

@@ -17,11 +17,11 @@ derivative of S q over S q is 1 - 2 k (1 - w) - w / (1 + S) <= 1, that of 2 hold
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
-from semcom_gym.baselines.training.device import Devices
+from semcom_gym.baselines.training.device import Devices, of_device
 from semcom_gym.baselines.training.equilibrium import HIGH, LOW
-from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.arrays import Array, at_least, copied, largest, lower_at, namespace, rows_where, total
 
 WIDTHS = (1e-6, 1e-3, 0.1, 2.0)  # tried around the high mode, in s
 CELLS = 10  # of the low mode at first
@@ -37,40 +37,39 @@ def bound(devices: Devices, mode: Array, log_lam: Array, log_beta: Array) -> tup
     log_lam (n, 1) and log_beta (n, N): any; log_beta is made to add up to omega_1. Also returns (n, N) the lower bound
     of G over each device's low mode (inf where it has none) and where in it the least value was seen.
     """
-    params = devices.params
-    beta = np.exp(log_beta - log_beta.max(-1, keepdims=True))
-    log_beta = np.log(params.time_weight * beta / beta.sum(-1, keepdims=True))
+    xp, params = namespace(log_beta), devices.params
+    beta = xp.exp(log_beta - largest(log_beta)[:, None])
+    log_beta = xp.log(params.time_weight * beta / total(beta)[:, None])
     device, bs = devices.clocks(log_beta)[:2]
-    weight, beta = params.energy_weight * params.capacitance, np.exp(log_beta)
-    computing = devices.device_cycles * (beta * np.exp(-device) + weight * np.exp(2.0 * device))
-    computing = computing + devices.bs_cycles * (beta * np.exp(-bs) + weight * np.exp(2.0 * bs))
-    rent = np.exp(log_lam[:, 0]) * params.total_bandwidth_hz
+    weight, beta = params.energy_weight * params.capacitance, xp.exp(log_beta)
+    computing = devices.device_cycles * (beta * xp.exp(-device) + weight * xp.exp(2.0 * device))
+    computing = computing + devices.bs_cycles * (beta * xp.exp(-bs) + weight * xp.exp(2.0 * bs))
+    rent = xp.exp(log_lam[:, 0]) * params.total_bandwidth_hz
     least = _high(devices, log_lam, log_beta)
-    close = np.broadcast_to(CLOSE * (computing + least).sum(-1, keepdims=True), mode.shape)
-    least[mode == LOW] = np.inf
-    low, place = np.full_like(least, np.inf), devices.stop.copy()
-    cells = np.flatnonzero(mode != HIGH)
+    close = of_device(CLOSE * total(computing + least)[:, None], mode)
+    least = xp.where(mode == LOW, math.inf, least)
+    low, place = xp.full_like(least, math.inf), copied(devices.stop)
+    cells = rows_where((mode != HIGH).reshape(-1))
     if len(cells):
-        rival = least.reshape(-1)[cells]
-        found = _low(devices, cells, log_lam, log_beta, rival, close.reshape(-1)[cells])
+        found = _low(devices, cells, log_lam, log_beta, least.reshape(-1)[cells], close[cells])
         low.reshape(-1)[cells], place.reshape(-1)[cells] = found
-    total = (computing + np.minimum(least, low)).sum(-1)
-    return total - rent - ROUNDING * (total + rent), place
+    value = total(computing + xp.minimum(least, low))
+    return value - rent - ROUNDING * (value + rent), place
 
 
 def _high(devices: Devices, log_lam: Array, log_beta: Array) -> Array:
     """(n, N) lower bound of G over the high mode."""
-    at = devices.high(log_lam, log_beta).snr
-    found = np.where(devices.anchored, devices.value(devices.right, log_lam, log_beta), 0.0)  # G is positive
+    xp, at = namespace(log_beta), devices.high(log_lam, log_beta).snr
+    found = xp.where(devices.anchored, devices.value(devices.right, log_lam, log_beta), 0.0)  # G is positive
     todo = ~devices.anchored
     for width in WIDTHS:
-        left, right = np.maximum(at - width, devices.right), np.maximum(at, devices.right) + width
+        left, right = xp.maximum(at - width, devices.right), xp.maximum(at, devices.right) + width
         falls = (left <= devices.right) | (devices.force(left, log_lam, log_beta) <= 0)
         enclosed = todo & falls & (devices.force(right, log_lam, log_beta) >= 0)
         ends = [devices.value(s, log_lam, log_beta) for s in (left, right)]
-        lower = np.minimum(*ends) - _bend(devices, left, right, log_lam, log_beta) * (right - left) ** 2 / 8.0
-        found = np.where(enclosed, np.maximum(lower, 0.0), found)
-        todo &= ~enclosed
+        lower = xp.minimum(*ends) - _bend(devices, left, right, log_lam, log_beta) * (right - left) ** 2 / 8.0
+        found = xp.where(enclosed, at_least(lower, 0.0), found)
+        todo = todo & ~enclosed
         if not todo.any():
             break
     return found
@@ -78,11 +77,12 @@ def _high(devices: Devices, log_lam: Array, log_beta: Array) -> Array:
 
 def _bend(devices: Devices, left: Array, right: Array, log_lam: Array, log_beta: Array) -> Array:
     """M: an upper bound of G'' on [left, right]."""
-    sent, high, beta = devices.ratio(left), np.exp(right), np.exp(log_beta)
-    energy = devices.bits * sent * high / np.log1p(high)
-    product = devices.bits * sent / np.log1p(np.exp(left))
-    hold = np.exp(0.5 * (log_lam + log_beta)) * np.sqrt(product)
-    return devices.joule * energy + hold + np.maximum(hold, beta / devices.reach * energy)
+    xp, sent = namespace(left), devices.ratio(left)
+    high, beta = xp.exp(right), xp.exp(log_beta)
+    energy = devices.bits * sent * high / xp.log1p(high)
+    product = devices.bits * sent / xp.log1p(xp.exp(left))
+    hold = xp.exp(0.5 * (log_lam + log_beta)) * xp.sqrt(product)
+    return devices.joule * energy + hold + xp.maximum(hold, beta / devices.reach * energy)
 
 
 def _low(
@@ -90,28 +90,37 @@ def _low(
 ) -> tuple[Array, Array]:
     """Lower bound of G over the low mode of the flat devices ``cells``, and where its least value was seen.
 
+    Of several such places NumPy takes the last, a GPU any.
     rival: a bound above this one does not matter; close: nor does this difference (all flat).
     """
-    flat = devices.flat(cells)
-    lam, beta = np.repeat(log_lam[:, 0], log_beta.shape[1])[cells], log_beta.reshape(-1)[cells]
-    owner = np.arange(len(cells))
+    xp, flat = namespace(cells), devices.flat(cells)
+    lam, beta = of_device(log_lam, log_beta)[cells], log_beta.reshape(-1)[cells]
+    owner = xp.arange(len(cells), device=cells.device)
     left, right, pieces = flat.left, flat.stop, CELLS
-    best, lower, place = np.full(len(cells), np.inf), np.full(len(cells), np.inf), flat.stop.copy()
+    best, lower = (xp.full_like(beta, math.inf) for _ in range(2))
+    place = copied(flat.stop)
     for last in [False] * (ROUNDS - 1) + [True]:
-        width, end, piece = np.repeat((right - left) / pieces, pieces), right, np.tile(np.arange(pieces), len(left))
-        owner, left = np.repeat(owner, pieces), np.repeat(left, pieces) + width * piece
-        right = np.where(piece == pieces - 1, np.repeat(end, pieces), left + width)
-        pieces = SPLIT
+        owner, (left, right), pieces = xp.repeat(owner, pieces), _cut(left, right, pieces), SPLIT
         part, prices = flat.take(owner), (lam[owner], beta[owner])
         first, second = part.value(left, *prices), part.value(right, *prices)
-        lowest = np.minimum(first, second)
-        np.minimum.at(best, owner, lowest)
-        seen = lowest == best[owner]
-        place[owner[seen]] = np.where(first < second, left, right)[seen]
+        lowest = xp.minimum(first, second)
+        lower_at(best, owner, lowest)
+        seen = rows_where(lowest == best[owner])
+        place[owner[seen]] = xp.where(first < second, left, right)[seen]
         below = lowest - _bend(part, left, right, *prices) * (right - left) ** 2 / 8.0
-        is_open = (below < np.minimum(best, rival)[owner] - close[owner]) & (not last)
-        np.minimum.at(lower, owner[~is_open], below[~is_open])
-        if not is_open.any():
+        is_open = (below < xp.minimum(best, rival)[owner] - close[owner]) & (not last)
+        done, todo = rows_where(~is_open), rows_where(is_open)
+        lower_at(lower, owner[done], below[done])
+        if not len(todo):
             break
-        owner, left, right = owner[is_open], left[is_open], right[is_open]
+        owner, left, right = owner[todo], left[todo], right[todo]
     return lower, place
+
+
+def _cut(left: Array, right: Array, pieces: int) -> tuple[Array, Array]:
+    """The ends (k pieces,) of equal pieces of the intervals [left, right] (k,)."""
+    xp = namespace(left)
+    piece = xp.arange(pieces, device=left.device)
+    width = ((right - left) / pieces)[:, None]
+    start = left[:, None] + width * piece
+    return start.reshape(-1), xp.where(piece == pieces - 1, right[:, None], start + width).reshape(-1)

@@ -13,12 +13,21 @@ weights go to 0 or 1.
 from __future__ import annotations
 
 import dataclasses
+import math
 
-import numpy as np
-import scipy.special
-
-from semcom_gym.baselines.training.device import Devices, Response
-from semcom_gym.envs.arrays import Array, Batch
+from semcom_gym.baselines.training.device import Devices, Response, of_device
+from semcom_gym.envs.arrays import (
+    Array,
+    Batch,
+    at_least,
+    at_most,
+    copied,
+    largest,
+    logistic,
+    namespace,
+    rows_where,
+    total,
+)
 from semcom_gym.envs.training.physics import Allocation
 
 HIGH, LOW, OPEN = 0, 1, 2  # the mode of a device
@@ -65,35 +74,38 @@ class _Mix:
     tilt_by: list[Array]
 
     @classmethod
-    def of(cls, high: Response) -> _Mix:
-        """Of the high mode alone."""
-        time, band = np.exp(high.time), np.exp(high.band)
-        blank = [np.zeros_like(time) for _ in range(5)]
+    def of(cls, alone: Response) -> _Mix:
+        """Of one mode of every device."""
+        xp = namespace(alone.time)
+        time, band = xp.exp(alone.time), xp.exp(alone.band)
+        blank = [xp.zeros_like(time) for _ in range(5)]
         return cls(
-            time, [*(time * x for x in high.time_by), blank[0]],
-            band, [*(band * x for x in high.band_by), blank[1]], blank[2:],
+            time, [*(time * x for x in alone.time_by), blank[0]],
+            band, [*(band * x for x in alone.band_by), blank[1]], blank[2:],
         )  # fmt: skip
 
 
 def start(devices: Devices) -> State:
     """Equal beta, a price that makes bandwidth about as dear as time."""
-    shape = devices.knee.shape
-    log_lam = np.full((shape[0], 1), np.log(devices.params.time_weight / devices.params.total_bandwidth_hz))
-    log_beta = np.full(shape, np.log(devices.params.time_weight / shape[1]))
+    xp, params = namespace(devices.knee), devices.params
+    blank = xp.zeros_like(devices.knee)
+    log_lam = xp.full_like(blank[:, :1], math.log(params.time_weight / params.total_bandwidth_hz))
+    log_beta = xp.full_like(blank, math.log(params.time_weight / blank.shape[1]))
     response = devices.high(log_lam, log_beta)
-    longest = (np.exp(response.time) + devices.clocks(log_beta)[2]).max(-1, keepdims=True)
-    return State(log_lam, log_beta, np.log(longest), devices.left, np.zeros(shape), np.full(shape[0], np.inf))
+    longest = largest(xp.exp(response.time) + devices.clocks(log_beta)[2])[:, None]
+    return State(log_lam, log_beta, xp.log(longest), devices.left, blank, xp.full_like(blank[:, 0], math.inf))
 
 
 def solve(devices: Devices, mode: Array, state: State, rounds: int = ROUNDS) -> State:
     """The equilibrium from ``state`` with every device in its mode (n, N), none OPEN; residual says how close."""
-    rows = np.arange(len(state))
-    for k in range(rounds):
-        part = _settle(devices.take(rows), mode[rows], state[rows], STEPS, 1.0, *PACES[k % len(PACES)])
-        state = state.replaced(rows, part)
-        rows = rows[~(part.residual < CONVERGED)]
+    state = _settle(devices, mode, state, STEPS, None, *PACES[0])
+    rows = rows_where(~(state.residual < CONVERGED))
+    for k in range(1, rounds):
         if not len(rows):
             break
+        part = _settle(devices.take(rows), mode[rows], state[rows], STEPS, None, *PACES[k % len(PACES)])
+        state = state.replaced(rows, part)
+        rows = rows[rows_where(~(part.residual < CONVERGED))]
     return state
 
 
@@ -103,10 +115,10 @@ def relax(devices: Devices, mode: Array, state: State) -> State:
     Where Newton's method loses track, once more and more slowly; residual says how close it is in the end.
     """
     found = _cool(devices, mode, state, WARM, *COOLING[0])
-    lost = np.flatnonzero(~(found.residual < TRACKED))
+    lost = rows_where(~(found.residual < TRACKED))
     if len(lost):
         again = _cool(devices.take(lost), mode[lost], state[lost], WARM, *COOLING[1])
-        better = again.residual < found.residual[lost]
+        better = rows_where(again.residual < found.residual[lost])
         found = found.replaced(lost[better], again[better])
     return found
 
@@ -118,10 +130,11 @@ def relax_again(devices: Devices, mode: Array, state: State) -> State:
 
 def _cool(devices: Devices, mode: Array, state: State, warm: float, factor: float, steps: int) -> State:
     """Newton's method, ``steps`` a temperature from ``warm`` on, each ``factor`` times the last."""
-    stages = int(np.ceil(np.log(COLD / warm) / np.log(factor))) + 1
+    stages = math.ceil(math.log(COLD / warm) / math.log(factor)) + 1
     for k in range(stages):
-        lost = state.low >= devices.stop if k else np.ones(mode.shape, bool)
-        low = np.where(lost, devices.look(state.log_lam, state.log_beta), state.low)
+        low = devices.look(state.log_lam, state.log_beta)
+        if k:
+            low = namespace(low).where(state.low >= devices.stop, low, state.low)
         last = k == stages - 1
         state = dataclasses.replace(state, low=low)
         state = _settle(devices, mode, state, 6 if last else steps, COLD if last else warm * factor**k)
@@ -130,63 +143,72 @@ def _cool(devices: Devices, mode: Array, state: State, warm: float, factor: floa
 
 def respond(devices: Devices, mode: Array, state: State) -> Response:
     """What devices do in their mode (n, N), none OPEN."""
+    return _alone(devices, rows_where((mode != HIGH).reshape(-1)), state)
+
+
+def _alone(devices: Devices, low: Array, state: State) -> Response:
+    """What the flat devices ``low`` do in their low mode, the others in their high mode."""
     found = devices.high(state.log_lam, state.log_beta)
-    cells = np.flatnonzero(mode != HIGH)
-    if len(cells):
-        low = _low(devices, cells, state)
-        for field in ("snr", "time", "band"):
-            getattr(found, field).reshape(-1)[cells] = getattr(low, field)
+    if len(low):
+        for into, value in zip(found.arrays(), _low(devices, low, state).arrays(), strict=True):
+            into.reshape(-1)[low] = value
     return found
 
 
 def decide(devices: Devices, mode: Array, state: State) -> Allocation:
     """The allocation at the prices of ``state``, bandwidths scaled down to the budget where they are above it."""
-    params = devices.params
+    xp, params = namespace(mode), devices.params
     response = respond(devices, mode, state)
     clock, bs_clock = devices.clocks(state.log_beta)[:2]
-    band = np.exp(response.band)
-    band = band * np.minimum(params.total_bandwidth_hz / band.sum(-1, keepdims=True), 1.0)
-    share = np.minimum(np.exp(response.snr) * band / devices.reach, 1.0)  # of the power cap
-    ratio = np.minimum(devices.ratio(np.log(share * devices.reach / band)), devices.most)
-    return Allocation(params.max_power_w * share, band, np.exp(clock), np.exp(bs_clock), ratio)
+    band = xp.exp(response.band)
+    band = band * at_most(params.total_bandwidth_hz / _sum(band), 1.0)
+    share = at_most(xp.exp(response.snr) * band / devices.reach, 1.0)  # of the power cap
+    ratio = at_most(devices.ratio(xp.log(share * devices.reach / band)), devices.most)
+    return Allocation(params.max_power_w * share, band, xp.exp(clock), xp.exp(bs_clock), ratio)
 
 
 def _low(devices: Devices, cells: Array, state: State) -> Response:
-    log_lam = np.repeat(state.log_lam[:, 0], state.low.shape[1])[cells]
+    log_lam = of_device(state.log_lam, state.low)[cells]
     return devices.low(cells, log_lam, state.log_beta.reshape(-1)[cells], state.low.reshape(-1)[cells])
 
 
 def _settle(
-    devices: Devices, mode: Array, state: State, steps: int, temperature: float, pace: float = 1.0, steep: float = STEEP
-) -> State:
-    cells = np.flatnonzero(mode != HIGH)
-    state = dataclasses.replace(state, low=state.low.copy())  # followed in place
+    devices: Devices, mode: Array, state: State, steps: int, temperature: float | None, pace: float = 1.0,
+    steep: float = STEEP,
+) -> State:  # fmt: skip
+    """Steps of Newton's method. temperature: of the OPEN devices; None where there are none."""
+    cells, is_open = rows_where((mode != HIGH).reshape(-1)), mode == OPEN
+    state = dataclasses.replace(state, low=copied(state.low))  # followed in place
     for _ in range(steps):
-        warmth = temperature * devices.params.time_weight * np.exp(state.log_time)
-        mix = _mix(devices, cells, mode, state, warmth)
-        state = _step(devices, mode == OPEN, state, mix, pace, steep)
+        if temperature is None:
+            alone = _alone(devices, cells, state)
+            state.low.reshape(-1)[cells] = alone.snr.reshape(-1)[cells]
+            mix = _Mix.of(alone)
+        else:
+            warmth = temperature * devices.params.time_weight * namespace(mode).exp(state.log_time)
+            mix = _mix(devices, cells, is_open, state, warmth)
+        state = _step(devices, is_open, state, mix, pace, steep)
         if state.residual.max() < CONVERGED:
             break
     return state
 
 
-def _mix(devices: Devices, cells: Array, mode: Array, state: State, warmth: Array) -> _Mix:
+def _mix(devices: Devices, cells: Array, is_open: Array, state: State, warmth: Array) -> _Mix:
     high = devices.high(state.log_lam, state.log_beta)
     mix = _Mix.of(high)
     if not len(cells):
         return mix
-    low = _low(devices, cells, state)
+    xp, low = namespace(cells), _low(devices, cells, state)
     state.low.reshape(-1)[cells] = low.snr
-    users = mode.shape[1]
-    lam, scale = np.repeat(np.exp(state.log_lam[:, 0]), users)[cells], np.repeat(warmth[:, 0], users)[cells]
-    flat = (state.log_beta, state.tilt, mode == OPEN, mix.time, mix.band, high.snr, devices.joule)
+    lam, scale = (of_device(x, is_open)[cells] for x in (xp.exp(state.log_lam), warmth))
+    flat = (state.log_beta, state.tilt, is_open, mix.time, mix.band, high.snr, devices.joule)
     log_beta, z, is_open, t_high, b_high, snr, joule = (x.reshape(-1)[cells] for x in flat)
-    beta, t_low, b_low = np.exp(log_beta), np.exp(low.time), np.exp(low.band)
-    energy = np.exp(snr) * t_high * b_high - np.exp(low.snr) * t_low * b_low
+    beta, t_low, b_low = xp.exp(log_beta), xp.exp(low.time), xp.exp(low.band)
+    energy = xp.exp(snr) * t_high * b_high - xp.exp(low.snr) * t_low * b_low
     by_lam, by_beta = lam * (b_high - b_low), beta * (t_high - t_low)  # of the low mode's advantage
     tilt_by = [(joule * energy + by_beta + by_lam) / scale - z, by_lam / scale, by_beta / scale]
-    weight = np.where(is_open, scipy.special.expit(z), 1.0)
-    spread = np.where(is_open, weight * (1.0 - weight), 0.0)
+    weight = xp.where(is_open, logistic(z), 1.0)
+    spread = xp.where(is_open, weight * (1.0 - weight), 0.0)
     for into, slopes, ends, by_high, by_low in (
         (mix.time, mix.time_by, (t_high, t_low), high.time_by, low.time_by),
         (mix.band, mix.band_by, (b_high, b_low), high.band_by, low.band_by),
@@ -204,30 +226,31 @@ def _mix(devices: Devices, cells: Array, mode: Array, state: State, warmth: Arra
 
 def _step(devices: Devices, is_open: Array, state: State, mix: _Mix, pace: float, steep: float) -> State:
     """One step of Newton's method: d ln beta_n from each device's own equation, then two in d ln lam and d ln T."""
+    xp = namespace(is_open)
     computing, computing_by = devices.clocks(state.log_beta)[2:]
-    total = mix.time + computing
-    late = np.log(total) - state.log_time
+    whole = mix.time + computing
+    late = xp.log(whole) - state.log_time
     # d ln beta = (d ln T - owed - t_lam d ln lam) gain
-    t_lam, owed = mix.time_by[0] / total, late + mix.time_by[2] / total
-    gain = 1.0 / np.minimum((mix.time_by[1] + computing_by) / total, -steep)
-    beta = np.exp(state.log_beta)
-    error_beta = np.log(_sum(beta) / devices.params.time_weight)
+    t_lam, owed = mix.time_by[0] / whole, late + mix.time_by[2] / whole
+    gain = 1.0 / at_most((mix.time_by[1] + computing_by) / whole, -steep)
+    beta = xp.exp(state.log_beta)
+    error_beta = xp.log(_sum(beta) / devices.params.time_weight)
     shares = beta / _sum(beta) * gain
     b_lam, b_time, b_rest = -_sum(shares * t_lam), _sum(shares), _sum(shares * owed) - error_beta
     used = _sum(mix.band)
-    error_band = np.log(used / devices.params.total_bandwidth_hz)
-    free = state.log_time + np.log(devices.params.time_weight / devices.params.total_bandwidth_hz) + WORTHLESS
+    error_band = xp.log(used / devices.params.total_bandwidth_hz)
+    free = state.log_time + math.log(devices.params.time_weight / devices.params.total_bandwidth_hz) + WORTHLESS
     per = mix.band_by[1] * gain
-    a_lam, a_time = np.minimum(_sum(mix.band_by[0] - per * t_lam) / used, -steep), _sum(per) / used
+    a_lam, a_time = at_most(_sum(mix.band_by[0] - per * t_lam) / used, -steep), _sum(per) / used
     a_rest = _sum(per * owed - mix.band_by[2]) / used - error_band
     determinant = a_lam * b_time - a_time * b_lam
-    d_lam = np.maximum(_clip((a_rest * b_time - a_time * b_rest) / determinant, LONGEST), free - state.log_lam)
+    d_lam = xp.maximum(_clip((a_rest * b_time - a_time * b_rest) / determinant, LONGEST), free - state.log_lam)
     d_time = _clip((b_rest - b_lam * d_lam) / b_time, 0.5 * LONGEST)
     d_beta = _clip((d_time - owed - t_lam * d_lam) * gain, LONGEST)
     d_tilt = _clip(mix.tilt_by[0] + mix.tilt_by[1] * d_lam + mix.tilt_by[2] * d_beta, 1.5 * LONGEST)
-    tilt = np.where(is_open, _clip(state.tilt + pace * d_tilt, MOST), 0.0)
-    error_band = np.where((state.log_lam <= free + 0.1) & (error_band < 0), 0.0, error_band)  # some is left over
-    errors = np.maximum(np.abs(np.concatenate([error_beta, error_band], axis=-1)).max(-1), np.abs(late).max(-1))
+    tilt = xp.where(is_open, _clip(state.tilt + pace * d_tilt, MOST), 0.0)
+    error_band = xp.where((state.log_lam <= free + 0.1) & (error_band < 0), 0.0, error_band)  # some is left over
+    errors = xp.maximum(xp.maximum(xp.abs(error_beta), xp.abs(error_band))[:, 0], largest(xp.abs(late)))
     return State(
         state.log_lam + pace * d_lam, state.log_beta + pace * d_beta,
         state.log_time + pace * d_time, state.low, tilt, errors,
@@ -235,8 +258,8 @@ def _step(devices: Devices, is_open: Array, state: State, mix: _Mix, pace: float
 
 
 def _sum(x: Array) -> Array:
-    return x.sum(-1, keepdims=True)
+    return total(x)[..., None]
 
 
 def _clip(x: Array, most: float) -> Array:
-    return np.minimum(np.maximum(x, -most), most)
+    return at_most(at_least(x, -most), most)

@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.arrays import Array, at_least, at_most, at_rows, like, namespace
 
 STEP = 1.0 / 32.0  # of the tables, in the logarithm of the argument: relative error of l below 1e-8
 
@@ -26,19 +26,20 @@ class Inverse:
         x = np.interp(nodes, log_y(grid), grid)
         for _ in range(4):  # Newton with a central difference; the start is good to 1e-6
             x = x - (log_y(x) - nodes) * 2e-4 / (log_y(x + 1e-4) - log_y(x - 1e-4))
-        self.value = x
-        self.slope = STEP * 2e-4 / (log_y(x + 1e-4) - log_y(x - 1e-4))
+        slope = STEP * 2e-4 / (log_y(x + 1e-4) - log_y(x - 1e-4))
+        rise, first, second = np.diff(x), slope[:-1], slope[1:]
+        # of every interval, from the constant on
+        self.cubic = x[:-1], first, 3.0 * rise - 2.0 * first - second, first + second - 2.0 * rise
 
     def __call__(self, log_y: Array) -> tuple[Array, Array]:
         """l and dl / d ln y. Arguments beyond the table count as its ends."""
-        place = (np.minimum(np.maximum(log_y, self.low), self.high) - self.low) * (1.0 / STEP)
-        k = place.astype(np.intp)
+        xp = namespace(log_y)
+        place = (at_most(at_least(log_y, self.low), self.high) - self.low) * (1.0 / STEP)
+        k = xp.astype(place, xp.int64)
         u = place - k
-        start, m0, m1 = self.value.take(k), self.slope.take(k), self.slope.take(k + 1)
-        rise = self.value.take(k + 1) - start
-        c2, c3 = 3.0 * rise - 2.0 * m0 - m1, m0 + m1 - 2.0 * rise
-        length = np.exp(start + u * (m0 + u * (c2 + u * c3)))
-        return length, length * (m0 + u * (2.0 * c2 + 3.0 * u * c3)) * (1.0 / STEP)
+        start, c1, c2, c3 = (at_rows(like(table, log_y), k) for table in self.cubic)
+        length = xp.exp(start + u * (c1 + u * (c2 + u * c3)))
+        return length, length * (c1 + u * (2.0 * c2 + 3.0 * u * c3)) * (1.0 / STEP)
 
 
 def _log_gain(length: Array) -> Array:
