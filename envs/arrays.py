@@ -67,9 +67,14 @@ def total(x: Array) -> Array:
     return x.sum(-1)
 
 
-def largest(x: Array) -> Array:
-    """Maximum over the last axis."""
-    return x.max(-1) if isinstance(x, np.ndarray) else x.amax(-1)
+def largest(x: Array, axis: Any = -1) -> Array:
+    """Maximum over the last axis, or another or several (the method, as in :func:`total`)."""
+    return x.max(axis) if isinstance(x, np.ndarray) else x.amax(axis)
+
+
+def smallest(x: Array, axis: Any = -1) -> Array:
+    """Minimum over the last axis, or another or several."""
+    return x.min(axis) if isinstance(x, np.ndarray) else x.amin(axis)
 
 
 def larger(x: Array) -> Array:
@@ -137,16 +142,6 @@ def rows_where(mask: Array) -> Array:
 def chunk(x: Array, on_cpu: int, elsewhere: int) -> int:
     """How many rows of a batch like ``x`` to take at a time: as fit a CPU's cache, or as fill a GPU."""
     return elsewhere if is_torch(x) and x.device.type != "cpu" else on_cpu
-
-
-def lowest(x: Array, axis: Any) -> Array:
-    """Minimum over an axis or several (the method, as in :func:`total`)."""
-    return x.min(axis) if isinstance(x, np.ndarray) else x.amin(axis)
-
-
-def highest(x: Array, axis: Any) -> Array:
-    """Maximum over an axis or several."""
-    return x.max(axis) if isinstance(x, np.ndarray) else x.amax(axis)
 
 
 def lower_at(x: Array, places: Array, values: Array) -> None:

@@ -21,12 +21,12 @@ from semcom_gym.envs.arrays import (
     concatenate,
     copied,
     falling,
-    highest,
     in_order,
+    largest,
     like,
-    lowest,
     namespace,
     rows_where,
+    smallest,
     turned,
 )
 from semcom_gym.envs.sfma import physics
@@ -134,8 +134,8 @@ class State:
             self.budget = 1.0 - xp.stack([_sum(p) / len(p), _sum(b) / len(b), _sum(energy)])
             bounds = xp.stack([delta - g.low, 1.0 - delta])
             self.slack = xp.concat([self.rate * g.reach - delta, bounds])  # (4, K, n)
-            worst = xp.minimum(lowest(self.slack, (0, 1)), lowest(self.budget, 0))
-            self.worst = xp.where((lowest(point, (0, 1)) > 0) & xp.isfinite(worst), worst, -np.inf)
+            worst = xp.minimum(smallest(self.slack, (0, 1)), smallest(self.budget, 0))
+            self.worst = xp.where((smallest(point, (0, 1)) > 0) & xp.isfinite(worst), worst, -np.inf)
 
     @classmethod
     def of(cls, params: Params, link: Links, allocation: Allocation) -> State:
@@ -250,7 +250,7 @@ class State:
         used = xp.stack([_sum(step[0]) / step.shape[1], _sum(step[1]) / step.shape[1], _sum(energy1 * step)])
         late = (in_time1 * step[:, None]).sum(0)
         lost = xp.concat([-late, xp.stack([-step[2], step[2]])]) / self.slack
-        return 1.0 / at_least(xp.maximum(highest(lost, (0, 1)), highest(used / self.budget, 0)) / TO_THE_WALL, 1.0)
+        return 1.0 / at_least(xp.maximum(largest(lost, (0, 1)), largest(used / self.budget, 0)) / TO_THE_WALL, 1.0)
 
 
 def _coupled(inverse: Array, gradient: Array, energy1: Array, room: Array) -> Array:

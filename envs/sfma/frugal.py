@@ -10,7 +10,7 @@ import functools
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, at_least, at_most, highest, like, namespace, total, turned
+from semcom_gym.envs.arrays import Array, at_least, at_most, largest, like, namespace, total, turned
 from semcom_gym.envs.sfma import physics, prices
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import Links
@@ -39,7 +39,7 @@ def shares(params: Params, link: Links, steps: int = STEPS) -> tuple[Array, Arra
         cost = used[2] + price[:, :1, None] * used[0] + price[:, 1:, None] * used[1]
         chosen = xp.argmin(cost, axis=-1)
         spent = total(xp.take_along_axis(used, chosen[None, ..., None], axis=-1)[..., 0])  # (3, n)
-        worst = highest(spent, 0)
+        worst = largest(spent, 0)
         better = worst < excess
         best, excess = xp.where(better[:, None], chosen, best), xp.minimum(worst, excess)
         price = at_least(price + STEP * step**-0.5 * (turned(spent[:2]) - 1.0), 0.0)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array, at_least, at_most, in_order, largest, like, lowest, namespace, total
+from semcom_gym.envs.arrays import Array, at_least, at_most, in_order, largest, like, namespace, smallest, total
 from semcom_gym.envs.sfma import limits, physics
 from semcom_gym.envs.sfma.instance import Params
 from semcom_gym.envs.sfma.physics import LN2, Links
@@ -153,7 +153,7 @@ def search(table: Table, match: Callable[[Array], Array]) -> tuple[Array, list[t
     each, met = xp.arange(n, device=device)[:, None], []
     work = xp.empty((n, 1, count * points), dtype=table.points.dtype, device=device)
     for _ in range(STEPS):
-        inside = lowest(centre, -1) >= 0
+        inside = smallest(centre) >= 0
         net, index = table.best(xp.clip(centre, 0.0, DEAREST), out=work)
         chosen = match(net)
         point = table.at(chosen, index[each, chosen]).sum(1)
