@@ -152,6 +152,13 @@ def lower_at(x: Array, places: Array, values: Array) -> None:
         x.scatter_reduce_(0, places, values, "amin")
 
 
+@functools.cache
+def keep_memory() -> None:
+    """Make glibc keep the memory of freed arrays, once for the process: it gives that back only above the largest
+    block ever freed. Otherwise a chain of operations on arrays of 100 kB may spend its time on page faults."""
+    np.empty(1 << 21)  # 16 MiB that nobody touches
+
+
 class _Same:
     """A table as the key of a cache: itself, whatever it holds. Tables are constants."""
 

@@ -249,6 +249,7 @@ def test_hazard_table():
     x = np.concatenate([[0.0], np.geomspace(1e-9, 1e12, 100_000)])
     exact = hazard.SQRT_2_OVER_PI / scipy.special.erfcx(hazard.SQRT_HALF * x)
     np.testing.assert_allclose(hazard.hazard(x), exact, rtol=1e-14)
+    np.testing.assert_allclose(hazard.nearly(x), exact, rtol=1e-8)
 
 
 def test_wrong_arguments_are_named():

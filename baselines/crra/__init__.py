@@ -11,7 +11,9 @@ METHODS: dict[str, Method] = {
     "crra": Method(paper.crra, "ratio and shares in turn, shares by convex approximation", "Algorithms 2-4", "cvxpy"),
     "crra_printed": Method(paper.crra_printed, "crra with (31) as printed, sign corrected", "(31)", "cvxpy"),
     "crraus": Method(paper.crraus, "crra with user selection by branch and bound", "Algorithms 5-6", "cvxpy"),
-    "fast": Method(fast.solve, "batched ascent on the marginal values of shares", "no part of the paper"),
+    "fast": Method(
+        fast.solve, "ascent on the marginal values of shares, then Newton, batched", "no part of the paper", torch=True
+    ),
 }
 ANCHOR = "fra"
 prove = bound.prove

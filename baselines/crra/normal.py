@@ -7,14 +7,16 @@ convex in o; so ln(eta G) is concave in o and its maximiser is exact: the root o
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from semcom_gym.baselines.crra import hazard
-from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.arrays import Array, at_least, at_most, at_rows, namespace, rows_where
 from semcom_gym.envs.crra import physics
 from semcom_gym.envs.crra.instance import Instance, Params
 
@@ -22,6 +24,22 @@ HOPELESS = 1e12  # an argument of Q at which success is zero in every arithmetic
 LOST = 40.0  # success is below 1e-300 beyond it, and its logarithm too steep for a Newton step
 ROOT_STEPS = 150  # several times what any ratio takes: every third step halves the bracket
 ROOT_STEP = 1e-9  # a Newton step this small leaves its square to go
+
+
+@dataclasses.dataclass
+class Slopes:
+    """Value w eta G and first derivatives, and what the second are made of. All (U, n), pairs (2, U, n)."""
+
+    value: Array
+    by: Array  # d ln V / d ln B, d ln V / d ln P at a fixed ratio
+    step: Array  # of the ratio, by Newton's method
+    falls: Array  # -dx / d ln B, -dx / d ln P
+    steep: Array  # -dx / do
+    reach: Array  # (1 - o) steep
+    rate: Array  # -d ln G / dx
+    bend: Array  # its slope
+    load: Array  # rate times the spectral efficiency needed, in nats
+    ratio_bend: Array  # second derivative of ln V by the ratio
 
 
 class Users:
@@ -36,12 +54,12 @@ class Users:
 
     def argument(self, bandwidth: Array, power: Array, ratio: Array) -> tuple[Array, Array]:
         """The argument x of Q in Lemma 1 and -dx/do."""
-        bandwidth = np.maximum(bandwidth, physics.TINY_HZ)
+        bandwidth = at_least(bandwidth, physics.TINY_HZ)
         slope = self.rate / bandwidth
-        grown = np.exp2(np.minimum((1.0 - ratio) * slope, physics.MAX_EFFICIENCY))
-        scale = self.noise * bandwidth / np.maximum(power, physics.TINY_W)
-        x = np.minimum(scale * (grown - 1.0), HOPELESS)
-        return x, np.minimum(physics.LN2 * slope * scale * grown, HOPELESS)
+        grown = namespace(bandwidth).exp2(at_most((1.0 - ratio) * slope, physics.MAX_EFFICIENCY))
+        scale = self.noise * bandwidth / at_least(power, physics.TINY_W)
+        x = at_most(scale * (grown - 1.0), HOPELESS)
+        return x, at_most(physics.LN2 * slope * scale * grown, HOPELESS)
 
     def success(self, x: Array) -> Array:
         """G(x): probability that the features arrive in time."""
@@ -55,11 +73,12 @@ class Users:
 
     def task(self, ratio: Array) -> tuple[Array, Array]:
         """eta(o), kept in [0, 1], and d ln eta / do (a large negative number where eta is zero)."""
+        xp = namespace(ratio)
         z1, z2, z3, z4 = self.zeta
-        bend, base = z1 * np.exp(z2 * ratio), z3 * np.exp(z4 * ratio)
+        bend, base = z1 * xp.exp(z2 * ratio), z3 * xp.exp(z4 * ratio)
         raw = bend + base
-        slope = (z2 * bend + z4 * base) / np.where(raw > 0, raw, 1.0)
-        return np.clip(raw, 0.0, 1.0), np.where(raw > 0, np.where(raw < 1, slope, 0.0), -1e9)
+        slope = (z2 * bend + z4 * base) / xp.where(raw > 0, raw, 1.0)
+        return at_most(at_least(raw, 0.0), 1.0), xp.where(raw > 0, xp.where(raw < 1, slope, 0.0), -1e9)
 
     def value(self, bandwidth: Array, power: Array, ratio: Array) -> Array:
         """w eta(o) G(x): the user's term of the objective (13)."""
@@ -73,40 +92,40 @@ class Users:
         nobody's result depends on the rest of the batch.
         """
         top = self.params.max_ratio
-        shape = np.broadcast_shapes(bandwidth.shape, self.noise.shape)
+        xp, shape = namespace(bandwidth), np.broadcast_shapes(bandwidth.shape, self.noise.shape)
 
         def unroll(x: Array) -> Array:
-            return np.broadcast_to(x, shape).ravel()
+            return xp.reshape(xp.broadcast_to(x, shape), (-1,))
 
-        users, rows = self._map(unroll), np.arange(int(np.prod(shape)))
-        b, p, ratio = unroll(bandwidth), unroll(power), unroll(np.minimum(start, top))
-        low, high = np.full_like(ratio, -1.0), np.full_like(ratio, top + 1.0)  # the bracket: only ratios tried
-        result = np.empty_like(ratio)
+        users, rows = self.map(unroll), xp.arange(math.prod(shape), device=bandwidth.device)
+        b, p, ratio = unroll(bandwidth), unroll(power), unroll(at_most(xp.zeros_like(bandwidth) + start, top))
+        low, high = xp.full_like(ratio, -1.0), xp.full_like(ratio, top + 1.0)  # the bracket: only ratios tried
+        result = xp.empty_like(ratio)
         for k in range(ROOT_STEPS):
             slope, curvature = users.log_slopes(b, p, ratio)
             rising = slope > 0
-            low, high = np.where(rising, ratio, low), np.where(rising, high, ratio)
-            new = np.minimum(np.maximum(ratio - slope / curvature, 0.0), top)
-            far = np.abs(new - ratio)
+            low, high = xp.where(rising, ratio, low), xp.where(rising, high, ratio)
+            new = at_most(at_least(ratio - slope / curvature, 0.0), top)
+            far = abs(new - ratio)
             outside = (new <= low) | (new >= high)
             if k % 3 == 2 and k > 5:  # where Newton creeps
                 outside |= far > 1e-3
             halve = outside & (far > ROOT_STEP)
-            new = np.where(halve, 0.5 * (np.maximum(low, 0.0) + np.minimum(high, top)), new)
-            end = np.where(rising, top, 0.0)  # it only rises, or only falls
-            result[rows] = new = np.where(ratio == end, end, new)
-            open_ = np.flatnonzero(np.abs(new - ratio) > ROOT_STEP)
+            new = xp.where(halve, 0.5 * (at_least(low, 0.0) + at_most(high, top)), new)
+            end = top * xp.astype(rising, ratio.dtype)  # it only rises, or only falls
+            result[rows] = new = xp.where(ratio == end, end, new)
+            open_ = rows_where(abs(new - ratio) > ROOT_STEP)
             if not len(open_):
                 break
             rows, b, p, ratio, low, high = (x[open_] for x in (rows, b, p, new, low, high))
-            users = users._map(functools.partial(np.take, indices=open_))
-        return result.reshape(shape)
+            users = users.map(functools.partial(at_rows, rows=open_))
+        return xp.reshape(result, shape)
 
-    def _map(self, change: Callable[[Array], Array]) -> Users:
+    def map(self, change: Callable[[Array], Array]) -> Users:
         """These users with ``change`` applied to their arrays."""
         changed = copy.copy(self)
         changed.noise, changed.weight = change(self.noise), change(self.weight)
-        changed.zeta = tuple(z if np.ndim(z) == 0 else change(z) for z in self.zeta)
+        changed.zeta = tuple(change(z) if hasattr(z, "shape") else z for z in self.zeta)
         return changed
 
     def log_slopes(self, bandwidth: Array, power: Array, ratio: Array) -> tuple[Array, Array]:
@@ -116,20 +135,22 @@ class Users:
         """
         x, falling = self.argument(bandwidth, power, ratio)
         rate = self.hazard(x)
-        eta, slope, bend = self._log_task(ratio)
+        eta, slope, bend = self.log_task(ratio)
         capped, gone = eta >= 1.0, eta <= 1e-9
-        if capped.any() or gone.any():
-            slope = np.where(gone, -1e9, np.where(capped, 0.0, slope))
-            bend = np.where(gone | capped, 0.0, bend)
+        xp, odd = namespace(x), gone | capped
+        if odd.any():
+            slope = xp.where(gone, -1e9, xp.where(capped, 0.0, slope))
+            bend = xp.where(odd, 0.0, bend)
         first = slope + rate * falling
-        curvature = np.minimum(bend + self._log_success_bend(bandwidth, x, falling, rate), -1e-12)
-        return first, np.where(x > LOST, -1e-12, curvature)
+        curvature = at_most(bend + self._log_success_bend(bandwidth, x, falling, rate), -1e-12)
+        return first, xp.where(x > LOST, -1e-12, curvature)
 
-    def _log_task(self, ratio: Array) -> tuple[Array, Array, Array]:
+    def log_task(self, ratio: Array) -> tuple[Array, Array, Array]:
         """eta(o) from 1e-9 up, and the first and second derivative of its logarithm, both as if it knew no 1."""
+        xp = namespace(ratio)
         z1, z2, z3, z4 = self.zeta
-        bend, base = z1 * np.exp(z2 * ratio), z3 * np.exp(z4 * ratio)
-        eta = np.maximum(bend + base, 1e-9)
+        bend, base = z1 * xp.exp(z2 * ratio), z3 * xp.exp(z4 * ratio)
+        eta = at_least(bend + base, 1e-9)
         bend, base = z2 * bend, z4 * base
         slope = (bend + base) / eta
         return eta, slope, (z2 * bend + z4 * base) / eta - slope * slope
@@ -148,25 +169,34 @@ class Users:
         by_bandwidth = steep * ((1.0 - ratio) * falling - x) / bandwidth
         return value, by_bandwidth, steep * x / power
 
-    def newton(self, bandwidth: Array, power: Array, ratio: Array) -> tuple[Array, Array, Array, Array]:
-        """:meth:`marginals`, and a damped Newton step of the ratio towards the maximiser of eta(o) G(x(o))."""
-        x, falling = self.argument(bandwidth, power, ratio)
-        rate = self.hazard(x)
-        eta, slope, bend = self._log_task(ratio)
-        value = self.weight * np.minimum(eta, 1.0) * self._success_from(x, rate)
-        steep = value * rate
-        by_bandwidth = steep * ((1.0 - ratio) * falling - x) / bandwidth
-        curvature = np.minimum(bend + self._log_success_bend(bandwidth, x, falling, rate), -1e-12)
-        step = -(slope + rate * falling) / curvature
-        return value, by_bandwidth, steep * x / power, np.minimum(np.maximum(step, -0.1), 0.5 * (1.0 - ratio))
+    def slopes(self, amounts: Array, ratio: Array) -> Slopes:
+        """Value and slopes at bandwidth [Hz] and power [W], (2, U, n), to 1e-8; and the Newton step of the ratio."""
+        xp, (bandwidth, power) = namespace(ratio), amounts
+        left, slope = 1.0 - ratio, physics.LN2 * self.rate / bandwidth
+        load = at_most(left * slope, physics.LN2 * physics.MAX_EFFICIENCY)
+        scale = self.noise * bandwidth / power
+        grown = scale * xp.exp(load)
+        x = at_most(grown - scale, HOPELESS)
+        steep = at_most(slope * grown, HOPELESS)
+        reach = left * steep
+        falls = xp.stack((reach - x, x))
+        exact = self.params.success == "exact"
+        rate = hazard.nearly(x) if exact else x
+        bend = rate * (rate - x) if exact else xp.ones_like(x)
+        eta, task, task_bend = self.log_task(ratio)
+        value = self.weight * at_most(eta, 1.0) * self.success_from(x, rate)
+        ratio_bend = at_most(task_bend - steep * (bend * steep + rate * slope), -1e-12)
+        step = -(task + rate * steep) / ratio_bend
+        return Slopes(value, rate * falls, step, falls, steep, reach, rate, bend, rate * load, ratio_bend)
 
-    def _success_from(self, x: Array, rate: Array) -> Array:
+    def success_from(self, x: Array, rate: Array) -> Array:
         """:meth:`success` of an argument whose hazard is known, at half the cost."""
-        bell = np.exp(-0.5 * x * x)
+        bell = namespace(x).exp(-0.5 * x * x)
         return bell * hazard.SQRT_2_OVER_PI / rate if self.params.success == "exact" else bell
 
 
 def allocation(bandwidth: Array, power: Array, ratio: Array, selected: Any = None) -> physics.Allocation:
     """An Allocation in which unselected users hold nothing; everybody is selected by default."""
-    on = np.ones_like(bandwidth) if selected is None else np.asarray(selected, float)
+    xp = namespace(bandwidth)
+    on = xp.ones_like(bandwidth) if selected is None else xp.asarray(selected, dtype=bandwidth.dtype)
     return physics.Allocation(bandwidth_hz=on * bandwidth, power_w=on * power, ratio=ratio, selected=on)
