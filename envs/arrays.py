@@ -134,6 +134,13 @@ def chunk(x: Array, on_cpu: int, elsewhere: int) -> int:
     return elsewhere if is_torch(x) and x.device.type != "cpu" else on_cpu
 
 
+def lowest(x: Array, count: int) -> Array:
+    """Where on the last axis the ``count`` smallest numbers are, in no order."""
+    if isinstance(x, np.ndarray):
+        return np.argpartition(x, count - 1, axis=-1)[..., :count]
+    return x.topk(count, dim=-1, largest=False, sorted=False).indices
+
+
 class _Same:
     """A table as the key of a cache: itself, whatever it holds. Tables are constants."""
 
