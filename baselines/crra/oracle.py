@@ -98,13 +98,21 @@ class _Best:
             self._consider(np.arange(len(floor)), least)
             poor = np.flatnonzero(self.net < 0.0)
             if len(poor):
-                at = first.take(poor)
-                self._consider(poor, of.take(poor).climb(at.b, at.p, at.c, most=LOSSES))
+                part, at = of.take(poor), first.take(poor)
+                found = part.climb(at.b, at.p, at.c, most=LOSSES)
+                self._consider(poor, found)
+                self._add_for(poor, *part.line(found, part.peak(found)))
         self.upper = np.maximum(of.most(self.a, self.theta)[0], self.idle)
         self.cut = np.zeros(len(self.net), bool)
 
     def _add(self, a: Array, theta: Array) -> None:
         self.a, self.theta = np.column_stack([self.a, a]), np.column_stack([self.theta, theta])
+
+    def _add_for(self, rows: Array, a: Array, theta: Array) -> None:
+        """Lines of some users; those of the others are their floors."""
+        every = self.floors.copy(), np.zeros_like(self.floors)
+        every[0][rows], every[1][rows] = a, theta
+        self._add(*every)
 
     def _consider(self, rows: Array, point: Point) -> None:
         """Choose ``point`` where it is better."""
@@ -167,9 +175,7 @@ class _Best:
             theta = np.sort(np.take_along_axis(self.theta[rows], order, 1), axis=1)
             share = 1.0 / np.sqrt(theta[:, 1] * np.maximum(theta[:, 0], theta[:, 1] / 16.0))
             found = of.climb(at.b, at.p, at.c, share=share)
-            a, theta = self.floors.copy(), np.zeros(len(self.a))
-            a[rows], theta[rows] = of.line(found, of.peak(found))
-            self._add(a, theta)
+            self._add_for(rows, *of.line(found, of.peak(found)))
             self.upper[rows] = np.maximum(of.most(self.a[rows], self.theta[rows])[0], self.idle[rows])
 
     def chosen(self) -> tuple[Array, Array, Array]:

@@ -19,7 +19,7 @@ from semcom_gym.envs.crra import physics
 from semcom_gym.envs.crra.instance import Params
 
 STEPS = 40  # of Newton's method, which takes a few from one set of prices to the next
-CLOSE = 1e-8  # a step this small leaves its square to go
+CLOSE = 1e-5  # a step this small leaves its square to go
 MOST = 1.0  # change of ln B, ln P or ln(1 - o), or rise of ln x, in a step
 RIDGE = 1e-12  # relative, that keeps a curvature of one direction alone solvable
 FARTHEST = 100.0  # of ln x and of the logarithm of the efficiency: success is zero in every arithmetic long before
