@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semcom_gym import baselines, envs
+from semcom_gym.baselines import dual
 from semcom_gym.baselines.crra import fast, hazard, oracle
 from semcom_gym.baselines.crra.normal import Users, allocation
 
@@ -190,6 +191,24 @@ def test_oracle_of_every_curve_against_random_choices(preset, success):
         some = (value > 1e-300).reshape(2000, -1)
         worth = np.log(np.maximum(value / instances.weight, 1e-300)).reshape(2000, -1)
         assert (np.log(cost).reshape(2000, -1) >= a + theta * worth - 1e-12)[some].all()
+
+
+def test_bound_holds_where_the_solver_of_programmes_gives_up(monkeypatch):
+    """On all instances together always, on one alone sometimes: that one has the prices it had."""
+    params, instances = sample("select", 6)
+    usual = baselines.bound("crra", params, instances)
+    solve, calls = dual.scipy.optimize.linprog, itertools.count()
+
+    def moody(reward, **programme):
+        result = solve(reward, **programme)
+        if len(programme["b_eq"]) > params.num_users or next(calls) % 3 == 0:
+            result.success = False
+        return result
+
+    monkeypatch.setattr(dual.scipy.optimize, "linprog", moody)
+    found = baselines.bound("crra", params, instances)
+    assert (found.value >= usual.best.objective).all()
+    assert (found.value <= usual.value * (1 + 1e-3)).all()
 
 
 def test_infeasible_instances_are_reported():
