@@ -164,12 +164,19 @@ def test_bound_per_user_oracle_against_a_grid():
     assert (upper - attained <= 2e-5).all()
 
 
+CURVES = ("measured_vgg_m5db", "measured_resnet_m5db", "resnet_5db", "vgg_0db")
+
+
 @pytest.mark.parametrize("success", ["exact", "approximate"])
-@pytest.mark.parametrize("preset", ["default", "select"])
-def test_oracle_of_every_curve_against_random_choices(preset, success):
-    """Curves that are convex in ln(1 - o) over much of it, prices far and wide: lines and bounds hold, tightly."""
-    curves = ("measured_vgg_m5db", "measured_resnet_m5db", "resnet_5db", "vgg_0db")
-    params, instances = sample(preset, 20, num_users=6, curves=curves, success=success)
+@pytest.mark.parametrize(("preset", "raised"), [("default", 1.0), ("select", 1.0), ("select", 1.08)])
+def test_oracle_of_every_curve_against_random_choices(preset, raised, success, monkeypatch):
+    """Curves that are convex in ln(1 - o) over much of it, prices far and wide: lines and bounds hold, tightly.
+
+    raised: eta times it, so that it would be more than 1.
+    """
+    params, instances = sample(preset, 20, num_users=6, curves=CURVES, success=success)
+    table = params.curve_table * np.array([raised, 1.0, raised, 1.0])
+    monkeypatch.setattr(type(params), "curve_table", property(lambda self: table))
     rng = np.random.default_rng(0)
     pricing = oracle.Pricing(params, instances)
     users, of, shape = Users(params, instances), pricing.choices, instances.gain.shape
@@ -184,7 +191,7 @@ def test_oracle_of_every_curve_against_random_choices(preset, success):
         assert (np.maximum(value, best) - cost <= upper).all()
         attained = columns.reward - (columns.use * prices[:, None, :]).sum(-1)
         assert (attained <= upper).all()
-        assert (upper - attained <= 2e-5).mean() > 0.98
+        assert raised > 1.0 or (upper - attained <= 2e-5).mean() > 0.98
         at = of.at_prices(np.arange(120), *np.repeat(prices, 6, axis=0).T)
         point = at.point(*(x[0].ravel() for x in (b, p, np.log1p(-ratio))))  # anywhere, not only where it is best
         a, theta = at.line(point, at.peak(point))
@@ -208,7 +215,8 @@ def test_bound_holds_where_the_solver_of_programmes_gives_up(monkeypatch):
     monkeypatch.setattr(dual.scipy.optimize, "linprog", moody)
     found = baselines.bound("crra", params, instances)
     assert (found.value >= usual.best.objective).all()
-    assert (found.value <= usual.value * (1 + 1e-3)).all()
+    assert (found.value <= usual.value * (1 + 1e-2)).all()
+    assert np.isclose(found.value, usual.value, rtol=1e-7).sum() >= 2  # those it solves to the end
 
 
 def test_infeasible_instances_are_reported():

@@ -16,6 +16,7 @@ from semcom_gym.envs.crra.instance import Instance, Params
 ROUNDS = 10  # of further lines, for users whom a few do not pin down
 SHARE = 0.25  # of the tolerance that may be lost where ln eta is not concave
 LOSSES = 4.0  # cost over value up to which a choice is looked for that loses less than the floors do
+LEAST = 1e-6  # of theta: as good as flat
 PIECES = 256  # at most, that a range of ratios in which ln eta is convex is cut into
 
 
@@ -31,7 +32,7 @@ class Pricing:
         self.floor = None if params.selection else self._at_floors()
 
     def _start(self, instance: Instance, known: Any) -> list[Array]:
-        """b, p, c of who is served; of others at equal shares, and power enough for some success."""
+        """b, p, c of who is served; of others at equal shares."""
         b, p = (
             np.log(x / self.shape[1])[:, None] + np.zeros(self.shape) for x in (instance.bandwidth_hz, instance.power_w)
         )
@@ -40,8 +41,7 @@ class Pricing:
             on = known.selected > 0
             b[on], p[on] = np.log(known.bandwidth_hz[on]), np.log(known.power_w[on])
             c[on] = np.log1p(-known.ratio[on])
-        b, p, c = b.ravel(), p.ravel(), c.ravel()
-        return [b, p + np.maximum(self.choices.log_argument(b, p, c), 0.0), c]
+        return [b.ravel(), p.ravel(), c.ravel()]
 
     def _at_floors(self) -> Array:
         """c of the best ratio of every user with no more than it is guaranteed."""
@@ -173,6 +173,7 @@ class _Best:
             where = of.most(self.a[rows], self.theta[rows])[1]
             order = np.argsort(self.a[rows] + self.theta[rows] * where[:, None], axis=1)[:, -2:]
             theta = np.sort(np.take_along_axis(self.theta[rows], order, 1), axis=1)
+            theta = np.maximum(theta, LEAST)
             share = 1.0 / np.sqrt(theta[:, 1] * np.maximum(theta[:, 0], theta[:, 1] / 16.0))
             found = of.climb(at.b, at.p, at.c, share=share)
             self._add_for(rows, *of.line(found, of.peak(found)))

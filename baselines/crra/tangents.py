@@ -18,9 +18,11 @@ from semcom_gym.envs.arrays import Array
 from semcom_gym.envs.crra import physics
 from semcom_gym.envs.crra.instance import Params
 
-STEPS = 40  # of Newton's method, which takes a few from one set of prices to the next
+STEPS = 100  # of Newton's method, which takes a few from one set of prices to the next
 CLOSE = 1e-5  # a step this small leaves its square to go
-MOST = 1.0  # change of ln B, ln P or ln(1 - o), or rise of ln x, in a step
+MODEST = 2.0  # of the logarithm of an efficiency [nat/s/Hz] that is not high
+RANGE = 60.0  # of ln B and ln P above their floors
+MOST = 4.0  # change of ln B, ln P or ln(1 - o) in a step
 RIDGE = 1e-12  # relative, that keeps a curvature of one direction alone solvable
 FARTHEST = 100.0  # of ln x and of the logarithm of the efficiency: success is zero in every arithmetic long before
 LOST = -1e80  # of ln G: beyond it ln x may have met that limit
@@ -56,7 +58,8 @@ class Point:
 class Choices:
     """Flat users (N,) at their prices.
 
-    runs: (N, R) ranges of c in each of which ln eta is either concave or convex, from the largest ratio down.
+    low, high, convex (N, R): ranges of c in each of which ln eta is either concave or convex, from the largest ratio
+    down, the last repeated.
     """
 
     def __init__(self, params: Params, noise: Array, weight: Array, curve: Array) -> None:
@@ -133,17 +136,19 @@ class Choices:
         cost is largest. ends: of c, all of the curve if None. slope: of ln eta, if it is to be taken as straight.
         """
         low = np.stack([np.full_like(b, self.floor_b), np.full_like(b, self.floor_p), self.low[:, 0]], axis=-1)
-        high = np.full_like(low, np.inf)
+        high = low + RANGE
         high[:, 2] = 0.0
         if ends is not None:
             low[:, 2], high[:, 2] = ends
-        at = np.stack([b, p, c], axis=-1)
-        last, whole = np.zeros_like(at), np.ones((len(at), 1))
+        rare = self.log_argument(b, p, c) > 0.0  # where success is next to nothing steps are slow
+        b = np.where(rare, np.maximum(b, c + self.log_rate - MODEST), b)
+        p = p + np.maximum(self.log_argument(b, p, c), 0.0)
+        at, last, radius = np.stack([b, p, c], axis=-1), np.zeros_like(low), np.ones_like(b)
         for _ in range(STEPS):
-            step = _step(*self._slopes(at, share, most, slope), low - at, high - at)
-            back = np.sum(step * last, axis=-1, keepdims=True) < -0.2 * np.sum(last * last, axis=-1, keepdims=True)
-            whole = np.where(back, 0.5 * whole, np.minimum(2.0 * whole, 1.0))  # less of it from one side to the other
-            last = step = whole * step
+            step = _step(*self._slopes(at, share, most, slope), low - at, high - at, radius)
+            back = np.sum(step * last, axis=-1) < -0.2 * np.sum(last * last, axis=-1)
+            radius = np.where(back, 0.5 * np.max(np.abs(last), axis=-1), np.minimum(2.0 * radius, MOST))
+            last = step = np.where(back, 0.5, 1.0)[:, None] * step  # less of it from one side to the other
             at = np.minimum(np.maximum(at + step, low), high)
             if np.max(np.abs(step)) < CLOSE:
                 break
@@ -176,6 +181,7 @@ class Choices:
         second[:, 0, 2] = second[:, 2, 0] = sharp * less * bend + twisted
         second[:, 1, 2] = second[:, 2, 1] = -sharp * bend
         second[:, range(3), range(3)] *= 1.0 + RIDGE
+        second[:, range(3), range(3)] -= 1e-30
         return first, second, np.stack([less, -np.ones_like(less), bend], axis=-1)
 
     def peak(self, at: Point) -> Array:
@@ -235,15 +241,18 @@ class Choices:
         return np.take_along_axis(net, best, 1)[:, 0], np.take_along_axis(at, best, 1)[:, 0]
 
 
-def _step(first: Array, second: Array, worse: Array, low: Array, high: Array) -> Array:
-    """A Newton step (N, 3) between ``low`` and ``high``: what would leave them goes to the end, the rest follows."""
+def _step(first: Array, second: Array, worse: Array, low: Array, high: Array, radius: Array) -> Array:
+    """A Newton step (N, 3) between ``low`` and ``high``: what would leave them goes to the end, the rest follows.
+
+    radius (N,): of the largest of the three changes. ``worse`` rises by 1 at most.
+    """
     held = ((low >= 0) & (first < 0)) | ((high <= 0) & (first > 0))
     goal = np.zeros_like(first)
     for _ in range(3):
         system = np.where(held[:, :, None], np.eye(3), second)
         step = np.linalg.solve(system, np.where(held, goal, -first)[..., None])[..., 0]
-        far = np.maximum(np.max(np.abs(step), axis=-1), np.sum(worse * step, axis=-1))
-        step *= (MOST / np.maximum(far, MOST))[:, None]
+        far = np.maximum(np.max(np.abs(step), axis=-1) / radius, np.sum(worse * step, axis=-1))
+        step /= np.maximum(far, 1.0)[:, None]
         beyond = ~held & ((step < low) | (step > high))
         if not beyond.any():
             break
@@ -272,12 +281,13 @@ def _ranges(params: Params) -> tuple[Array, Array, Array, Array]:
     for zeta in params.curve_table:
         c = np.linspace(np.log1p(-params.max_ratio), 0.0, GRID)
         value, _, curved = _log_task(zeta, c)
-        first = int(np.argmax(value > np.log(FLAT)))
-        convex = curved[first:] > 0
+        first = max(int(np.argmax(value > np.log(FLAT))) - 1, 0)
+        convex = (curved[first:-1] > 0) & (curved[first + 1 :] > 0)  # of cells; where eta reaches 1 it bends down
         change = first + 1 + np.flatnonzero(np.diff(convex))
         starts = np.array([first, *change])
-        found.append((c[starts], c[np.append(change, GRID - 1)], convex[starts - first], value.max()))
+        top = min(value.max() + 1e-6, 0.0)  # more than lies between two points of the grid
+        found.append((c[starts], c[np.append(change, GRID - 1)], convex[starts - first], top))
     most = max(len(low) for low, *_ in found)
     tables = ([np.pad(x[k], (0, most - len(x[k])), mode="edge") for x in found] for k in range(3))
     low, high, convex = (np.array(table) for table in tables)
-    return low, high, convex, np.array([value for *_, value in found])
+    return low, high, convex, np.array([top for *_, top in found])
