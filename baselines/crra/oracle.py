@@ -146,22 +146,25 @@ class _Best:
     def _of_pieces(self, rows: Array, low: Array, high: Array, convex: bool, tolerance: float) -> Array:
         """Bounds of users ``rows`` with c within ends; takes in what is found."""
         of, at = self.of.take(rows), self.first.take(rows)
-        bound = self._under(of, rows, at, of.peak_within(at, low, high, convex))
+        bound = self._under(rows, of, of.line(at, of.peak_within(at, low, high, convex)))
         open_ = np.flatnonzero(bound > np.maximum(self.net, self.idle)[rows] + tolerance)
         if len(open_):
             of, at, low, high, part = of.take(open_), at.take(open_), low[open_], high[open_], rows[open_]
             slope = (of.task(high)[0] - of.task(low)[0]) / (high - low) if convex else None
             found = of.climb(at.b, at.p, np.clip(at.c, low, high), slope=slope, ends=(low, high))
-            again = self._under(of, part, found, of.peak_within(found, low, high, convex))
-            bound[open_] = np.minimum(bound[open_], again)
             order = np.argsort(of.net(found))  # of a user's pieces the best comes last
             self._consider(part[order], found.take(order))
+            lines = [of.line(found, of.peak_within(found, low, high, convex))]
+            if self.must and np.min(of.net(found)) < 0.0:
+                found = of.climb(found.b, found.p, found.c, most=LOSSES, slope=slope, ends=(low, high))
+                lines.append(of.line(found, of.peak_within(found, low, high, convex)))
+            bound[open_] = np.minimum(bound[open_], self._under(part, of, *lines))
         return bound
 
-    def _under(self, of: Choices, rows: Array, at: Point, peak: Array) -> Array:
-        """The bound by a line alone, and by the floors."""
-        a, theta = of.line(at, peak)
-        return of.most(np.column_stack([a, self.floors[rows]]), np.column_stack([theta, 0.0 * a]))[0]
+    def _under(self, rows: Array, of: Choices, *lines: tuple[Array, Array]) -> Array:
+        """The bound by a few lines, and by the floors."""
+        every = [*lines, (self.floors[rows], np.zeros(len(rows)))]
+        return of.most(*(np.column_stack(x) for x in zip(*every, strict=True)))[0]
 
     def add_lines(self, tolerance: float) -> None:
         """Further lines, where those at hand meet, for users who must be served although they are not worth it."""

@@ -59,7 +59,7 @@ class Choices:
     """Flat users (N,) at their prices.
 
     low, high, convex (N, R): ranges of c in each of which ln eta is either concave or convex, from the largest ratio
-    down, the last repeated.
+    down, the last repeated. least (N,): c from which eta is more than next to nothing. top (N,): the largest ln eta.
     """
 
     def __init__(self, params: Params, noise: Array, weight: Array, curve: Array) -> None:
@@ -68,7 +68,7 @@ class Choices:
         self.log_rate = np.log(physics.LN2 * params.payload_bit / params.deadline_s)
         self.noise, self.weight = np.log(noise), np.log(weight)
         self.zeta = params.curve_table[curve].T
-        self.low, self.high, self.convex, self.top = (x[curve] for x in _ranges(params))
+        self.low, self.high, self.convex, self.least, self.top = (x[curve] for x in _ranges(params))
         self.lam = self.mu = np.ones_like(noise)
 
     def at_prices(self, rows: Array, lam: Array, mu: Array) -> Choices:
@@ -80,7 +80,7 @@ class Choices:
     def take(self, rows: Array) -> Choices:
         """Some of the users."""
         part = copy.copy(self)
-        for name in ("noise", "weight", "low", "high", "convex", "top", "lam", "mu"):
+        for name in ("noise", "weight", "low", "high", "convex", "least", "top", "lam", "mu"):
             setattr(part, name, getattr(self, name)[rows])
         part.zeta = self.zeta[:, rows]
         return part
@@ -135,11 +135,11 @@ class Choices:
         share: None for cost over value, so that the net value is largest, and ``most`` at most: at 1 the value per
         cost is largest. ends: of c, all of the curve if None. slope: of ln eta, if it is to be taken as straight.
         """
-        low = np.stack([np.full_like(b, self.floor_b), np.full_like(b, self.floor_p), self.low[:, 0]], axis=-1)
+        low = np.stack([np.full_like(b, self.floor_b), np.full_like(b, self.floor_p), self.least], axis=-1)
         high = low + RANGE
         high[:, 2] = 0.0
         if ends is not None:
-            low[:, 2], high[:, 2] = ends
+            low[:, 2], high[:, 2] = np.maximum(ends[0], self.least), ends[1]
         rare = self.log_argument(b, p, c) > 0.0  # where success is next to nothing steps are slow
         b = np.where(rare, np.maximum(b, c + self.log_rate - MODEST), b)
         p = p + np.maximum(self.log_argument(b, p, c), 0.0)
@@ -275,19 +275,20 @@ def _log_task(zeta: Array, c: Array) -> tuple[Array, Array, Array]:
     return np.log(np.minimum(raw, 1.0)), below * first, below * (first + left * left * curved)
 
 
-def _ranges(params: Params) -> tuple[Array, Array, Array, Array]:
-    """Per curve (C, R): ends of the runs of c in which ln eta is concave or convex, which; and (C,) the largest."""
+def _ranges(params: Params) -> tuple[Array, ...]:
+    """Per curve ``low``, ``high``, ``convex`` (C, R), ``least`` and ``top`` (C,) of :class:`Choices`."""
     found = []
     for zeta in params.curve_table:
         c = np.linspace(np.log1p(-params.max_ratio), 0.0, GRID)
         value, _, curved = _log_task(zeta, c)
-        first = max(int(np.argmax(value > np.log(FLAT))) - 1, 0)
+        least = int(np.argmax(value > np.log(FLAT)))
+        first = max(least - 1, 0)
         convex = (curved[first:-1] > 0) & (curved[first + 1 :] > 0)  # of cells; where eta reaches 1 it bends down
         change = first + 1 + np.flatnonzero(np.diff(convex))
         starts = np.array([first, *change])
         top = min(value.max() + 1e-6, 0.0)  # more than lies between two points of the grid
-        found.append((c[starts], c[np.append(change, GRID - 1)], convex[starts - first], top))
+        found.append((c[starts], c[np.append(change, GRID - 1)], convex[starts - first], c[least], top))
     most = max(len(low) for low, *_ in found)
     tables = ([np.pad(x[k], (0, most - len(x[k])), mode="edge") for x in found] for k in range(3))
     low, high, convex = (np.array(table) for table in tables)
-    return low, high, convex, np.array([top for *_, top in found])
+    return low, high, convex, *(np.array([x[k] for x in found]) for k in (3, 4))
