@@ -21,7 +21,7 @@ from semcom_gym.envs.arrays import Array
 from semcom_gym.envs.crra import actions
 from semcom_gym.envs.crra.instance import Instance, Params
 
-COARSE = 2.0  # tolerance while prices are searched, over that of the last evaluation
+COARSE = 10.0  # tolerance while prices are searched, over that of the last evaluation
 CHUNK = 64
 
 
