@@ -13,6 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 import scipy.optimize
+import scipy.sparse
 
 from semcom_gym.envs.arrays import Array
 
@@ -52,14 +53,10 @@ def minimise(
         best_prices[active[better]] = prices[active[better]]
         attained = (found.reward - (found.use * prices[active, None]).sum(-1)).sum(-1) + value - upper.sum(-1)
         columns.append(_spread(found, active, columns[0]))
-        still = np.zeros(len(active), bool)
-        for row, i in enumerate(active):
-            try:
-                prices[i], reachable = _master(columns, budget, int(i))
-            except ArithmeticError:  # the prices found so far stand: every price gives a bound, this one may be looser
-                continue
-            still[row] = attained[row] - reachable > CONVERGED * abs(best[i])
-        active = active[still]
+        new, reachable = _masters(columns, budget, active)
+        found_some = np.isfinite(reachable)  # elsewhere the best prices stand: any give a bound, these a looser one
+        prices[active[found_some]] = new[found_some]
+        active = active[found_some & (attained - reachable > CONVERGED * np.abs(best[active]))]
         if not len(active):
             break
     upper, _ = oracle(best_prices, np.arange(n), fine)
@@ -73,28 +70,45 @@ def _spread(found: Columns, rows: Array, template: Columns) -> Columns:
     return Columns(reward, use)
 
 
-def _master(columns: list[Columns], budget: Array, i: int) -> tuple[Array, float]:
-    """Prices (m,) of instance i, the multipliers of the budgets in the programme over its columns, and its optimum.
+def _masters(columns: list[Columns], budget: Array, rows: Array) -> tuple[Array, Array]:
+    """:func:`_master` of instances together, or of each alone if the solver gives up; NaN where it still does."""
+    try:
+        return _master(columns, budget, rows)
+    except ArithmeticError:
+        if len(rows) == 1:
+            return np.full((1, budget.shape[1]), np.nan), np.full(1, np.nan)
+        alone = [_masters(columns, budget, rows[k : k + 1]) for k in range(len(rows))]
+        return np.concat([prices for prices, _ in alone]), np.concat([reachable for _, reachable in alone])
 
-    Raises ArithmeticError if the solver gives up on the programme.
+
+def _master(columns: list[Columns], budget: Array, rows: Array) -> tuple[Array, Array]:
+    """Prices (n, m) of the instances ``rows``, the multipliers of the budgets in the programmes over their columns, and
+    the optima (n,). The programmes are solved as one, as they share nothing: most of the time is the call.
+
+    Raises ArithmeticError if the solver gives up on them.
     """
-    reward = np.stack([c.reward[i] for c in columns], axis=1)  # (U, k)
-    use = np.stack([c.use[i] for c in columns], axis=1) / budget[i]  # (U, k, m)
-    users, k = reward.shape
-    one_each = np.kron(np.eye(users), np.ones((1, k)))
+    reward = np.stack([c.reward[rows] for c in columns], axis=2)  # (n, U, k)
+    use = np.stack([c.use[rows] for c in columns], axis=2) / budget[rows, None, None]  # (n, U, k, m)
+    n, users, k, m = use.shape
+    size = users * k
+    column = np.arange(n * size).reshape(n, 1, size)
+    used = use.reshape(n, size, m).swapaxes(1, 2).ravel(), np.repeat(column, m, axis=1).ravel()
+    budgets: Array = scipy.sparse.csr_array((*used, np.arange(0, n * m * size + 1, size)))
+    one_each: Array = scipy.sparse.csr_array((np.ones(n * size), column.ravel(), np.arange(0, n * size + 1, k)))
     result = scipy.optimize.linprog(
         -reward.ravel(),
-        A_ub=use.reshape(users * k, -1).T,
-        b_ub=np.ones(budget.shape[1]),
+        A_ub=budgets,
+        b_ub=np.ones(n * m),
         A_eq=one_each,
-        b_eq=np.ones(users),
+        b_eq=np.ones(n * users),
         method="highs",
     )
     if not result.success:
         raise ArithmeticError(f"linear programme of the dual bound failed: {result.message}")
     # a price of exactly zero would make free goods of unbounded use; the bound is valid at any price
-    prices = np.maximum(-result.ineqlin.marginals, 1e-9 * np.max(np.abs(reward)) + 1e-30) / budget[i]
-    return prices, -float(result.fun or 0.0)
+    least = 1e-9 * np.max(np.abs(reward), axis=(1, 2)) + 1e-30
+    prices = np.maximum(-result.ineqlin.marginals.reshape(n, m), least[:, None]) / budget[rows]
+    return prices, np.sum((reward.ravel() * result.x).reshape(n, size), axis=1)
 
 
 def concave_top(y1: Array, y2: Array, f1: Array, f2: Array, s1: Array, s2: Array) -> Array:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semcom_gym import baselines, envs
-from semcom_gym.baselines.crra import bound as bound_module
-from semcom_gym.baselines.crra import fast, hazard
+from semcom_gym.baselines import dual
+from semcom_gym.baselines.crra import fast, hazard, oracle
 from semcom_gym.baselines.crra.normal import Users, allocation
 
 PROBLEM = envs.problem("crra")
@@ -147,7 +147,7 @@ def test_bound_is_never_beaten_by_1e5_points(preset):
 def test_bound_per_user_oracle_against_a_grid():
     """At fixed prices, no choice on a fine grid has a larger net value than the oracle's upper bound."""
     params, instances = sample("select", 3, curves=("resnet_5db", "vgg_m5db"))
-    pricing = bound_module._Pricing(params, instances)
+    pricing = oracle.Pricing(params, instances)
     prices = np.stack([np.full(3, 4e-7), np.full(3, 150.0)], -1)
     upper, columns = pricing.answer(prices, np.arange(3), 1e-5)
     b = np.geomspace(params.min_bandwidth_hz, params.max_bandwidth_hz, 300)[:, None, None, None]
@@ -162,6 +162,61 @@ def test_bound_per_user_oracle_against_a_grid():
     attained = columns.reward - (columns.use * prices[:, None, :]).sum(-1)
     assert (attained <= upper).all()
     assert (upper - attained <= 2e-5).all()
+
+
+CURVES = ("measured_vgg_m5db", "measured_resnet_m5db", "resnet_5db", "vgg_0db")
+
+
+@pytest.mark.parametrize("success", ["exact", "approximate"])
+@pytest.mark.parametrize(("preset", "raised"), [("default", 1.0), ("select", 1.0), ("select", 1.08)])
+def test_oracle_of_every_curve_against_random_choices(preset, raised, success, monkeypatch):
+    """Curves that are convex in ln(1 - o) over much of it, prices far and wide: lines and bounds hold, tightly.
+
+    raised: eta times it, so that it would be more than 1.
+    """
+    params, instances = sample(preset, 20, num_users=6, curves=CURVES, success=success)
+    table = params.curve_table * np.array([raised, 1.0, raised, 1.0])
+    monkeypatch.setattr(type(params), "curve_table", property(lambda self: table))
+    rng = np.random.default_rng(0)
+    pricing = oracle.Pricing(params, instances)
+    users, of, shape = Users(params, instances), pricing.choices, instances.gain.shape
+    b, p = (np.log(x) + rng.uniform(0, 9, (2000, *shape)) for x in (params.min_bandwidth_hz, params.min_power_w))
+    ratio = params.max_ratio * np.sqrt(rng.random(b.shape))
+    value = users.value(np.exp(b), np.exp(p), ratio)
+    best = users.value(np.exp(b), np.exp(p), users.best_ratio(np.exp(b), np.exp(p)))
+    for scale in (0.02, 0.3, 1.0, 5.0):
+        prices = scale * np.exp(rng.normal(0, 1, (20, 2))) * np.array([4e-7, 150.0])
+        upper, columns = pricing.answer(prices, np.arange(20), 1e-5)
+        cost = prices[:, :1] * np.exp(b) + prices[:, 1:] * np.exp(p)
+        assert (np.maximum(value, best) - cost <= upper).all()
+        attained = columns.reward - (columns.use * prices[:, None, :]).sum(-1)
+        assert (attained <= upper).all()
+        assert raised > 1.0 or (upper - attained <= 2e-5).mean() > 0.98
+        at = of.at_prices(np.arange(120), *np.repeat(prices, 6, axis=0).T)
+        point = at.point(*(x[0].ravel() for x in (b, p, np.log1p(-ratio))))  # anywhere, not only where it is best
+        a, theta = at.line(point, at.peak(point))
+        some = (value > 1e-300).reshape(2000, -1)
+        worth = np.log(np.maximum(value / instances.weight, 1e-300)).reshape(2000, -1)
+        assert (np.log(cost).reshape(2000, -1) >= a + theta * worth - 1e-12)[some].all()
+
+
+def test_bound_holds_where_the_solver_of_programmes_gives_up(monkeypatch):
+    """On all instances together always, on one alone sometimes: that one has the prices it had."""
+    params, instances = sample("select", 6)
+    usual = baselines.bound("crra", params, instances)
+    solve, calls = dual.scipy.optimize.linprog, itertools.count()
+
+    def moody(reward, **programme):
+        result = solve(reward, **programme)
+        if len(programme["b_eq"]) > params.num_users or next(calls) % 3 == 0:
+            result.success = False
+        return result
+
+    monkeypatch.setattr(dual.scipy.optimize, "linprog", moody)
+    found = baselines.bound("crra", params, instances)
+    assert (found.value >= usual.best.objective).all()
+    assert (found.value <= usual.value * (1 + 1e-2)).all()
+    assert np.isclose(found.value, usual.value, rtol=1e-7).sum() >= 2  # those it solves to the end
 
 
 def test_infeasible_instances_are_reported():

@@ -16,7 +16,9 @@ METHODS: dict[str, Method] = {
         "ZF-WF-BPG of Section V-A, its codecs ours",
     ),
     "jrpb": Method(paper.solve, "rates, then powers and beams, in turn", "Algorithms 1-3, Fig. 6", "cvxpy"),
-    "fast": Method(fast.solve, "batched: a lattice of dual powers, then random moves", "no part of the paper"),
+    "fast": Method(
+        fast.solve, "batched: a lattice of dual powers, then random moves", "no part of the paper", torch=True
+    ),
     "zf_wf_bpg": Method(
         schemes.zf_wf_bpg, "zero forcing, water-filling, BPG at fixed code rates", "Section V-A", transceiver="BPG"
     ),

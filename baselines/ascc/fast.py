@@ -16,12 +16,13 @@ import numpy as np
 from semcom_gym.baselines.ascc import minors
 from semcom_gym.baselines.solution import Solution, package
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.arrays import Array, chunk, lowest, namespace
 from semcom_gym.envs.ascc import actions, physics
 from semcom_gym.envs.ascc.instance import Instance, Params
 from semcom_gym.envs.ascc.physics import Allocation
 
 CHUNK = 64  # instances at a time: where the temporaries still fit the cache
+GPU_CHUNK = 1024  # fills a GPU within some GiB of its memory
 LATTICE, FINEST = 1000, 40  # points at most, and steps
 BENDS = (1, 2, 3)  # the lattice as it is, and drawn towards the corners, where near users live beside far ones
 MOST_SEEDS = 8  # points kept
@@ -38,9 +39,11 @@ def solve(params: Params, instance: Instance, *, rounds: int = 12, moves: int | 
     validate.integer("rounds", rounds, low=0)
     validate.integer("moves", moves)
     started = time.perf_counter()
-    dual = np.concat([
-        search(params, minors.Gains(instance[start : start + CHUNK]), rounds, moves)
-        for start in range(0, len(instance), CHUNK)
+    minors_fit = params.num_users <= minors.MOST_USERS  # else a point takes several matrices
+    size = chunk(instance.channel_re, CHUNK, GPU_CHUNK if minors_fit else CHUNK)
+    dual = namespace(instance.channel_re).concat([
+        search(params, minors.Gains(instance[start : start + size]), rounds, moves)
+        for start in range(0, len(instance), size)
     ])  # fmt: skip
     return package("ascc", params, instance, at(params, instance, dual), started, iterations=np.full(len(dual), rounds))
 
@@ -48,28 +51,30 @@ def solve(params: Params, instance: Instance, *, rounds: int = 12, moves: int | 
 def at(params: Params, instance: Instance, dual: Array) -> Allocation:
     """The best allocation at dual uplink powers (n, K): MMSE beams and the codecs of least distortion."""
     power, beam, sinr = actions.realise(instance, dual)
-    return Allocation(power, beam.real, beam.imag, physics.best_index(params, sinr))
+    xp = namespace(beam)
+    return Allocation(power, xp.real(beam), xp.imag(beam), physics.best_index(params, sinr))
 
 
 def search(params: Params, gains: minors.Gains, rounds: int, moves: int) -> Array:
     """Dual uplink powers (n, K) for the instances of ``gains``."""
     n, users = len(gains), params.num_users
-    values = minors.values(params)
-    points = params.max_power_w * lattice(users)
+    xp, values = namespace(gains.gram), minors.values(params)
+    points = params.max_power_w * gains.constant(lattice(users))
     found = values.near(points * gains.at(points)).sum(1)
     kept = min(MOST_SEEDS, max(users * (users - 1) // 2, 1))
-    first = np.argpartition(found, kept - 1, axis=1)[:, :kept]
-    power, value = points[0].T[first], np.take_along_axis(found, first, 1)  # (n, kept, K), (n, kept)
-    for spread, move in zip(WIDEST * SHRINK ** np.arange(rounds), directions(users, moves, rounds), strict=True):
-        trial = (power.swapaxes(1, 2)[..., None] * np.exp(spread * move)[:, None]).reshape(n, users, -1)
-        trial *= params.max_power_w / trial.sum(1, keepdims=True)
+    first = lowest(found, kept)
+    power, value = points[0].T[first], xp.take_along_axis(found, first, axis=1)  # (n, kept, K), (n, kept)
+    spreads = (WIDEST * SHRINK ** np.arange(rounds)).tolist()
+    for spread, move in zip(spreads, gains.constant(directions(users, moves, rounds)), strict=True):
+        trial = (power.swapaxes(1, 2)[..., None] * xp.exp(spread * move)[:, None]).reshape(n, users, -1)
+        trial *= params.max_power_w / trial.sum(1)[:, None]
         result = values.near(trial * gains.at(trial)).sum(1).reshape(n, kept, -1)
         best = result.argmin(-1)[..., None]
-        found = np.take_along_axis(result, best, -1)[..., 0]
-        moved = np.take_along_axis(trial.reshape(n, users, kept, -1), best[:, None], -1)[..., 0].swapaxes(1, 2)
-        power = np.where((found < value)[..., None], moved, power)
-        value = np.minimum(found, value)
-    return power[np.arange(n), value.argmin(-1)]
+        found = xp.take_along_axis(result, best, axis=-1)[..., 0]
+        moved = xp.take_along_axis(trial.reshape(n, users, kept, -1), best[:, None], axis=-1)[..., 0].swapaxes(1, 2)
+        power = xp.where((found < value)[..., None], moved, power)
+        value = xp.minimum(found, value)
+    return xp.take_along_axis(power, value.argmin(-1)[:, None, None], axis=1)[:, 0]
 
 
 @functools.cache

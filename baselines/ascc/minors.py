@@ -7,11 +7,13 @@ is q_i times a gain that does not depend on q_i.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 
 import numpy as np
 
-from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.arrays import Array, at_least, at_most, like, namespace
 from semcom_gym.envs.ascc import duality, rates
 from semcom_gym.envs.ascc.instance import Instance, Params
 
@@ -22,12 +24,28 @@ _SHIFT = 52 - STEPS_LOG2
 _ONE = int(np.float64(1.0).view(np.int64)) >> _SHIFT
 
 
+@dataclasses.dataclass(frozen=True)
+class _Sets:
+    """All sets of users, as bits of their number.
+
+    by_size: the users of the sets of 1, 2, .. users, (m, k, 1) and (m, 1, k). order (2**K,): where in that order,
+    behind the empty set, a set is. with_user, outside (K, 2**K): a set with a user added, and whether that is another.
+    """
+
+    by_size: list[tuple[Array, Array]]
+    order: Array
+    with_user: Array
+    outside: Array
+
+
 @functools.cache
-def _sets(users: int) -> tuple[Array, Array]:
-    """All sets of users as rows (2**K, K) of booleans, and for every set and user the set with that user added."""
+def _sets(users: int) -> _Sets:
     number = np.arange(1 << users)
-    member = (number[:, None] >> np.arange(users)) & 1 == 1
-    return member, number[:, None] | (1 << np.arange(users))
+    chosen = [[*itertools.combinations(range(users), size)] for size in range(1, users + 1)]
+    place = np.array([0, *(sum(1 << user for user in each) for size in chosen for each in size)])
+    by_size = [(np.array(each)[:, :, None], np.array(each)[:, None, :]) for each in chosen]
+    bit = (1 << np.arange(users))[:, None]
+    return _Sets(by_size, np.argsort(place), number | bit, number & bit == 0)
 
 
 class Gains:
@@ -42,14 +60,14 @@ class Gains:
 
     def _rows(self) -> Array:
         """(n, 2 K, 2**K): what a product of powers counts for in the sums with and without every user."""
-        member, with_user = _sets(self.users)
-        minor = np.ones((len(self.gram), len(member)))
-        for row, users in enumerate(member[1:], start=1):
-            chosen = np.flatnonzero(users)
-            minor[:, row] = np.linalg.det(self.gram[:, chosen[:, None], chosen]).real
-        minor = np.maximum(minor, 0.0)  # of a Gram matrix; rounding apart
-        outside = ~member.T
-        return np.concat([minor[:, with_user.T] * outside, minor[:, None] * outside], axis=1)
+        xp, sets = namespace(self.gram), _sets(self.users)
+        minor = [xp.ones((len(self.gram), 1), dtype=xp.float64, device=self.gram.device)]
+        for rows, columns in sets.by_size:
+            minor.append(xp.real(xp.linalg.det(self.gram[:, like(rows, self.gram), like(columns, self.gram)])))
+        every = xp.concat(minor, axis=1)[:, like(sets.order, self.gram)]
+        every = at_least(every, 0.0)  # of a Gram matrix; rounding apart
+        outside = like(sets.outside, every)
+        return xp.concat([every[:, like(sets.with_user, every)] * outside, every[:, None] * outside], axis=1)
 
     def __len__(self) -> int:
         return len(self.gram)
@@ -61,24 +79,30 @@ class Gains:
             part.rows = self.rows[rows]
         return part
 
+    def constant(self, table: Array) -> Array:
+        """A table of real numbers, where the gains are."""
+        return like(table, namespace(self.gram).real(self.gram))
+
     def at(self, power: Array) -> Array:
         """Gains (n, K, m) at powers (n, K, m), or (1, K, m) that all instances share."""
         if self.by_minors:
             sums = self.rows @ _products(power)
             return sums[:, : self.users] / sums[:, self.users :]
-        points = np.broadcast_to(power, (len(self.gram), *power.shape[1:])).swapaxes(1, 2)
+        xp = namespace(power)
+        points = xp.broadcast_to(power, (len(self.gram), *power.shape[1:])).swapaxes(1, 2)
         found = duality.uplink(self.gram[:, None], points)
-        own = np.linalg.diagonal(found.cross.real) / np.linalg.diagonal(found.mix.real)
+        own = xp.linalg.diagonal(found.cross.real) / xp.linalg.diagonal(found.mix.real)
         return own.swapaxes(1, 2)
 
 
 def _products(power: Array) -> Array:
     """(n, 2**K, m) the product of the powers of every set of users."""
+    xp = namespace(power)
     n, users, points = power.shape
-    product = np.ones((n, 1 << users, points))
+    product = xp.ones((n, 1 << users, points), dtype=power.dtype, device=power.device)
     for user in range(users):
         half = 1 << user
-        np.multiply(product[:, :half], power[:, user, None], out=product[:, half : 2 * half])
+        xp.multiply(product[:, :half], power[:, user, None], out=product[:, half : 2 * half])
     return product
 
 
@@ -102,16 +126,18 @@ class Values:
         self.weight = params.weight[:, None]
 
     def _step(self, sinr: Array) -> Array:
-        step = ((sinr + 1.0).view(np.int64) >> _SHIFT) - _ONE
-        return np.minimum(step, self.size - 2)
+        step = ((sinr + 1.0).view(namespace(sinr).int64) >> _SHIFT) - _ONE
+        return at_most(step, self.size - 2)
 
     def near(self, sinr: Array) -> Array:
         """Values (n, K, m) at SINRs (n, K, m), to a step."""
-        return self.weight * self.table.take(self._step(sinr) + self.start)
+        place = self._step(sinr) + like(self.start, sinr)
+        return like(self.weight, sinr) * like(self.table, sinr).take(place)
 
     def below(self, sinr: Array) -> Array:
         """Values (n, K, m) that no SINR up to the given ones, and a rounding error above, falls below."""
-        return self.weight * self.table.take(self._step(sinr * (1.0 + 1e-9)) + (self.start + 1))
+        place = self._step(sinr * (1.0 + 1e-9)) + (like(self.start, sinr) + 1)
+        return like(self.weight, sinr) * like(self.table, sinr).take(place)
 
 
 @functools.lru_cache(maxsize=8)

@@ -7,7 +7,8 @@ import dataclasses
 import numpy as np
 
 from semcom_gym.baselines.crra import fast
-from semcom_gym.baselines.crra.bound import CHUNK, _Pricing
+from semcom_gym.baselines.crra.bound import CHUNK
+from semcom_gym.baselines.crra.oracle import Pricing
 from semcom_gym.envs.arrays import Array
 from semcom_gym.envs.crra.instance import Instance, Params
 
@@ -20,7 +21,7 @@ def power_lines(params: Params, instance: Instance) -> tuple[Array, Array]:
 
     For prices lam, mu >= 0, whoever uses bandwidth up to Bmax and power u Pmax reaches at most
     ``sum_i max [value_i - lam B_i - mu P_i] + lam Bmax + mu Pmax u``, which is a straight line in u. The oracle of
-    :mod:`~semcom_gym.baselines.crra.bound` bounds the maxima from above. The prices are those of ``fast`` at
+    :mod:`~semcom_gym.baselines.crra.oracle` bounds the maxima from above. The prices are those of ``fast`` at
     ``SHARES`` of the power; any prices give a valid line.
     """
     found = [_lines(params, instance[low : low + CHUNK]) for low in range(0, len(instance), CHUNK)]
@@ -28,7 +29,7 @@ def power_lines(params: Params, instance: Instance) -> tuple[Array, Array]:
 
 
 def _lines(params: Params, instance: Instance) -> tuple[Array, Array]:
-    pricing = _Pricing(params, instance)
+    pricing = Pricing(params, instance)
     everyone = np.arange(len(instance))
     tolerance = TOLERANCE * float(np.max(instance.weight))
     intercepts, slopes = [], []
