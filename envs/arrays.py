@@ -159,7 +159,7 @@ def keep_memory() -> None:
     np.empty(1 << 21)  # 16 MiB that nobody touches
 
 
-def lowest(x: Array, count: int) -> Array:
+def where_smallest(x: Array, count: int) -> Array:
     """Where on the last axis the ``count`` smallest numbers are, in no order."""
     if isinstance(x, np.ndarray):
         return np.argpartition(x, count - 1, axis=-1)[..., :count]

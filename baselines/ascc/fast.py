@@ -16,7 +16,7 @@ import numpy as np
 from semcom_gym.baselines.ascc import minors
 from semcom_gym.baselines.solution import Solution, package
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, chunk, lowest, namespace
+from semcom_gym.envs.arrays import Array, chunk, namespace, where_smallest
 from semcom_gym.envs.ascc import actions, physics
 from semcom_gym.envs.ascc.instance import Instance, Params
 from semcom_gym.envs.ascc.physics import Allocation
@@ -62,7 +62,7 @@ def search(params: Params, gains: minors.Gains, rounds: int, moves: int) -> Arra
     points = params.max_power_w * gains.constant(lattice(users))
     found = values.near(points * gains.at(points)).sum(1)
     kept = min(MOST_SEEDS, max(users * (users - 1) // 2, 1))
-    first = lowest(found, kept)
+    first = where_smallest(found, kept)
     power, value = points[0].T[first], xp.take_along_axis(found, first, axis=1)  # (n, kept, K), (n, kept)
     spreads = (WIDEST * SHRINK ** np.arange(rounds)).tolist()
     for spread, move in zip(spreads, gains.constant(directions(users, moves, rounds)), strict=True):
