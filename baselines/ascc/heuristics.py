@@ -116,7 +116,7 @@ def water_filling(gain: Array, budget: float) -> Array:
     """(n, K) powers p_i = max(0, level - 1 / gain_i) that sum to the budget: largest sum of log(1 + gain_i p_i).
 
     Exact: with floors 1 / gain in ascending order, the first m users have power for the largest m whose level
-    (budget + their floors) / m lies above the last floor among them. Floors count from the where_smallest, so that a budget
+    (budget + their floors) / m lies above the last floor among them. Floors count from the lowest, so that a budget
     far below them is not lost to rounding.
     """
     floor = 1.0 / gain
