@@ -169,5 +169,18 @@ def test_speed_against_the_batch_stands_beside_what_bounds_it():
     line = page[page.index("What a step asks") :].split("</tr>")[1]
     assert re.findall(r"[\d,.]+ %", line) == ["50.0 %", "10.0 %"]  # 1,600 of 3,200 with a pool, 50 of 500 alone
     without = str(speeds.section("speed.json", {**found, "rows": rows[:1], "limits": None}))
-    assert "at once" not in without
+    assert "Steps per second" not in without
     assert "gym.make SemCom/CRRA-v0" in without
+
+
+def test_solvers_are_listed_with_their_batches_and_where_their_time_goes():
+    row = {"group": "solver", "name": "fast, CRRA-v0 default", "unit": "instances", "per_second": 4e4, "slowest": 3e4,
+           "fastest": 5e4, "batch": 1024}  # fmt: skip
+    parts = [{"function": "baselines.crra.newton.refine", "share": 0.625}, {"function": "elsewhere", "share": 0.25}]
+    found = {"machine": {}, "repeats": 5, "seconds": 0.4, "rows": [row],
+             "hotspots": [{"name": row["name"], "batch": 1024, "samples": 8, "parts": parts}]}  # fmt: skip
+    page = str(speeds.section("speed.json", found))
+    assert re.findall(r">([^<>]+)</t[dh]>", page[page.index("<tbody") :].split("</tr>")[0]) == [
+        row["name"], "1024", "40,000", "30,000 to 50,000", "instances", "25 \u00b5s",
+    ]  # fmt: skip
+    assert "62.5 % baselines.crra.newton.refine, 25.0 % elsewhere" in page

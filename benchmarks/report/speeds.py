@@ -47,7 +47,8 @@ def section(name: str, found: dict[str, Any]) -> Markup:
 def _hotspots(found: Sequence[Row]) -> Markup:
     """The functions that solvers and bounds spend most of their time in."""
     rows = [
-        [row["name"], ", ".join(f"{part['share']:.0%} {part['function']}" for part in row["parts"])] for row in found
+        [row["name"], ", ".join(f"{percent(part['share'])} {part['function']}" for part in row["parts"])]
+        for row in found
     ]
     return table(("what", "share of the time, function"), rows, left=(0, 1), caption="Where the time goes")
 
