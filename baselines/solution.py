@@ -12,7 +12,7 @@ import numpy as np
 
 from semcom_gym.envs import problem as find_problem
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, is_torch, to_numpy
+from semcom_gym.envs.arrays import Array, frozen, is_torch, to_numpy
 
 INFEASIBLE = "infeasible"
 """How the status of an instance starts that no allocation satisfies."""
@@ -122,7 +122,8 @@ def anchor(problem: str) -> str:
 def solve(problem: str, params: Any, instance: Any, method: str, **options: Any) -> Solution:
     """Solve a batch of instances (float64) by a registered method; batch in, batch out.
 
-    The arrays are NumPy's, or torch tensors (``instance.to_torch(device)``) for methods that :func:`on_torch` names.
+    The arrays are NumPy's, or torch tensors (``instance.to_torch(device)``) for methods that :func:`on_torch` names;
+    there is no gradient through a solver.
     options: keyword options of the method. Raises ValueError for an unknown problem or method and for tensors that the
     method does not take, TypeError for an unknown option, ModuleNotFoundError naming the extra to install.
     """
@@ -132,7 +133,7 @@ def solve(problem: str, params: Any, instance: Any, method: str, **options: Any)
     needs = table[method].needs
     if needs is not None:
         require(needs, f"method {method!r}")
-    return table[method].run(params, instance, **options)
+    return table[method].run(params, instance.map(frozen), **options)
 
 
 def bound(problem: str, params: Any, instance: Any, **options: Any) -> Bound:

@@ -67,13 +67,12 @@ def _speed(args: argparse.Namespace) -> Job:
 def _run_speed(speed: Any, rows: Any, args: argparse.Namespace, groups: Any) -> dict[str, Any]:
     from semcom_gym.benchmarks import hotspots, limits
 
-    def solvers() -> Any:
-        return [row for case in PAPER_METHODS for row in rows.solver_items(*case, args.device)]
-
+    wanted = PAPER_METHODS if {"solver", "hotspots"} & set(groups) else ()
+    solvers = [row for case in wanted for row in rows.solver_items(*case, args.device)]
     makers = {
         "scalar": lambda: [*rows.scalar_items(), *rows.other_items()],
         "vector": lambda: rows.vector_items(args.batches, args.device),
-        "solver": solvers,
+        "solver": lambda: solvers,
         "agent": lambda: [row for env_id in envs.IDS for row in rows.agent_items(env_id, args.device)],
     }
     items = [item for group in groups if group in makers for item in makers[group]()]
@@ -82,7 +81,7 @@ def _run_speed(speed: Any, rows: Any, args: argparse.Namespace, groups: Any) -> 
     if "limits" in groups:
         found["limits"] = limits.table_of(list(envs.IDS))
     if "hotspots" in groups:
-        ours = [item for item in solvers() if item.name.startswith(("fast, ", "bound, "))]
+        ours = [item for item in solvers if item.name.startswith(("fast, ", "bound, "))]
         found["hotspots"] = hotspots.table_of(ours, HOTSPOT_SECONDS)
     if args.out:
         speed.write(found, Path(args.out))

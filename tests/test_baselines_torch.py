@@ -70,6 +70,15 @@ def test_solving_on_a_device_brings_no_array_down(name, method, monkeypatch):
         run(params, placed)
 
 
+@pytest.mark.parametrize(("name", "method"), METHODS)
+def test_no_gradient_goes_through_a_solver(name, method):
+    _, params, instance = drawn(name, "default", 2)
+    placed = instance.to_torch().map(lambda x: x.requires_grad_() if x.is_floating_point() else x)
+    found = baselines.solve(name, params, placed, method)
+    assert not found.objective.requires_grad
+    assert not any(value.requires_grad for value in vars(found.allocation).values())
+
+
 def test_tensors_are_refused_in_one_line_by_what_does_not_take_them():
     _, params, instance = drawn("crra", "default", 2)
     with pytest.raises(ValueError, match="'fra' of crra takes NumPy instances"):

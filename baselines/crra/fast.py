@@ -21,11 +21,11 @@ from semcom_gym.baselines.solution import Solution, package
 from semcom_gym.envs import simplex, validate
 from semcom_gym.envs.arrays import (
     Array,
+    Batch,
     at_least,
     at_most,
     chunk,
     concatenate,
-    copied,
     in_order,
     is_torch,
     keep_memory,
@@ -73,8 +73,8 @@ def solve(params: Params, instance: Instance, *, iterations: int = 24, swaps: in
     return package("crra", params, instance, concatenate(parts), started, iterations=done)
 
 
-@dataclasses.dataclass
-class State:
+@dataclasses.dataclass(frozen=True)
+class State(Batch):
     """Shares of what is spare (n, U), the served set (n, U) in {0, 1}, the ratio (n, U) and a recent value (n,)."""
 
     bandwidth: Array
@@ -82,14 +82,6 @@ class State:
     served: Array
     ratio: Array
     value: Array
-
-    def take(self, rows: Array) -> State:
-        """The states of some instances."""
-        return State(*(getattr(self, name)[rows] for name in vars(self)))
-
-    def put(self, rows: Array, other: State) -> State:
-        """This state with some instances' replaced."""
-        return State(*(_put(getattr(self, name), rows, getattr(other, name)) for name in vars(self)))
 
     def point(self) -> Point:
         """The same as :mod:`newton` takes it."""
@@ -216,7 +208,7 @@ def _swap(params: Params, instance: Instance, state: State) -> tuple[State, bool
     size, improved = max(1, CHUNK // len(flips)), False
     for low in range(0, len(instance), size):
         rows = np.arange(low, min(low + size, len(instance)))
-        owner, tried = _changed(params, instance[rows], state.take(rows), flips)
+        owner, tried = _changed(params, instance[rows], state[rows], flips)
         if not len(owner):
             continue
         owner += low
@@ -227,7 +219,7 @@ def _swap(params: Params, instance: Instance, state: State) -> tuple[State, bool
         top = order[np.append(owner[order][1:] != owner[order][:-1], True)]  # of every instance, the first if equal
         top = top[reached[top] > before[owner[top]]]
         improved |= bool(np.any(reached[top] > before[owner[top]] * (1 + 1e-7)))
-        state = state.put(owner[top], tried.take(top))
+        state = state.replaced(owner[top], tried[top])
     return state, improved
 
 
@@ -240,13 +232,7 @@ def _changed(params: Params, instance: Instance, state: State, flips: Array) -> 
     if params.selection:
         allowed &= grown <= actions.capacity(params, instance)[owner]
     owner, served, grown = owner[allowed], served[allowed], grown[allowed, None]
-    old = state.take(owner)
+    old = state[owner]
     new = (served > 0) & (old.served == 0)
     b, p = (np.where(new, 1.0 / np.maximum(grown, 1.0), share) for share in (old.bandwidth, old.power))
     return owner, State(b * served, p * served, served, old.ratio, old.value)
-
-
-def _put(array: Array, rows: Array, values: Array) -> Array:
-    changed = copied(array)
-    changed[rows] = values
-    return changed

@@ -135,7 +135,7 @@ class Users:
         """
         x, falling = self.argument(bandwidth, power, ratio)
         rate = self.hazard(x)
-        eta, slope, bend = self.log_task(ratio)
+        eta, slope, bend = self._log_task(ratio)
         capped, gone = eta >= 1.0, eta <= 1e-9
         xp, odd = namespace(x), gone | capped
         if odd.any():
@@ -145,7 +145,7 @@ class Users:
         curvature = at_most(bend + self._log_success_bend(bandwidth, x, falling, rate), -1e-12)
         return first, xp.where(x > LOST, -1e-12, curvature)
 
-    def log_task(self, ratio: Array) -> tuple[Array, Array, Array]:
+    def _log_task(self, ratio: Array) -> tuple[Array, Array, Array]:
         """eta(o) from 1e-9 up, and the first and second derivative of its logarithm, both as if it knew no 1."""
         xp = namespace(ratio)
         z1, z2, z3, z4 = self.zeta
@@ -183,13 +183,13 @@ class Users:
         exact = self.params.success == "exact"
         rate = hazard.nearly(x) if exact else x
         bend = rate * (rate - x) if exact else xp.ones_like(x)
-        eta, task, task_bend = self.log_task(ratio)
-        value = self.weight * at_most(eta, 1.0) * self.success_from(x, rate)
+        eta, task, task_bend = self._log_task(ratio)
+        value = self.weight * at_most(eta, 1.0) * self._success_from(x, rate)
         ratio_bend = at_most(task_bend - steep * (bend * steep + rate * slope), -1e-12)
         step = -(task + rate * steep) / ratio_bend
         return Slopes(value, rate * falls, step, falls, steep, reach, rate, bend, rate * load, ratio_bend)
 
-    def success_from(self, x: Array, rate: Array) -> Array:
+    def _success_from(self, x: Array, rate: Array) -> Array:
         """:meth:`success` of an argument whose hazard is known, at half the cost."""
         bell = namespace(x).exp(-0.5 * x * x)
         return bell * hazard.SQRT_2_OVER_PI / rate if self.params.success == "exact" else bell

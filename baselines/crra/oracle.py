@@ -98,7 +98,7 @@ class _Best:
             self._consider(np.arange(len(floor)), least)
             poor = np.flatnonzero(self.net < 0.0)
             if len(poor):
-                part, at = of.take(poor), first.take(poor)
+                part, at = of.take(poor), first[poor]
                 found = part.climb(at.b, at.p, at.c, most=LOSSES)
                 self._consider(poor, found)
                 self._add_for(poor, *part.line(found, part.peak(found)))
@@ -119,7 +119,7 @@ class _Best:
         net = self.of.take(rows).net(point)
         better = np.flatnonzero(net > self.net[rows])
         if len(better):
-            self.choice = self.choice.put(rows[better], point.take(better))
+            self.choice = self.choice.replaced(rows[better], point[better])
             self.net[rows[better]] = net[better]
 
     def _open(self, tolerance: float) -> Array:
@@ -145,15 +145,15 @@ class _Best:
 
     def _of_pieces(self, rows: Array, low: Array, high: Array, convex: bool, tolerance: float) -> Array:
         """Bounds of users ``rows`` with c within ends; takes in what is found."""
-        of, at = self.of.take(rows), self.first.take(rows)
+        of, at = self.of.take(rows), self.first[rows]
         bound = self._under(rows, of, of.line(at, of.peak_within(at, low, high, convex)))
         open_ = np.flatnonzero(bound > np.maximum(self.net, self.idle)[rows] + tolerance)
         if len(open_):
-            of, at, low, high, part = of.take(open_), at.take(open_), low[open_], high[open_], rows[open_]
+            of, at, low, high, part = of.take(open_), at[open_], low[open_], high[open_], rows[open_]
             slope = (of.task(high)[0] - of.task(low)[0]) / (high - low) if convex else None
             found = of.climb(at.b, at.p, np.clip(at.c, low, high), slope=slope, ends=(low, high))
             order = np.argsort(of.net(found))  # of a user's pieces the best comes last
-            self._consider(part[order], found.take(order))
+            self._consider(part[order], found[order])
             lines = [of.line(found, of.peak_within(found, low, high, convex))]
             if self.must and np.min(of.net(found)) < 0.0:
                 found = of.climb(found.b, found.p, found.c, most=LOSSES, slope=slope, ends=(low, high))
@@ -172,7 +172,7 @@ class _Best:
             rows = np.flatnonzero(self._open(tolerance) & ~self.cut)
             if not len(rows):
                 return
-            of, at = self.of.take(rows), self.first.take(rows)
+            of, at = self.of.take(rows), self.first[rows]
             where = of.most(self.a[rows], self.theta[rows])[1]
             order = np.argsort(self.a[rows] + self.theta[rows] * where[:, None], axis=1)[:, -2:]
             theta = np.sort(np.take_along_axis(self.theta[rows], order, 1), axis=1)

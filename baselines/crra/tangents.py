@@ -14,7 +14,7 @@ import dataclasses
 import numpy as np
 
 from semcom_gym.baselines.crra import hazard
-from semcom_gym.envs.arrays import Array
+from semcom_gym.envs.arrays import Array, Batch
 from semcom_gym.envs.crra import physics
 from semcom_gym.envs.crra.instance import Params
 
@@ -31,8 +31,8 @@ MARGIN = 1e-8  # of ln V: more than that grid can miss
 FLAT = 1e-12  # a value of eta below which nothing is worth having
 
 
-@dataclasses.dataclass
-class Point:
+@dataclasses.dataclass(frozen=True)
+class Point(Batch):
     """Choices (N,) b, p, c, and there ln V, ln G, D (how fast ln x falls in b, plus 1) and H (how fast ln G falls)."""
 
     b: Array
@@ -42,17 +42,6 @@ class Point:
     success: Array
     bend: Array
     fall: Array
-
-    def take(self, rows: Array) -> Point:
-        """Those of some users."""
-        return Point(*(x[rows] for x in vars(self).values()))
-
-    def put(self, rows: Array, other: Point) -> Point:
-        """These with those of the users ``rows`` replaced; of several for a user, the last counts."""
-        changed = [x.copy() for x in vars(self).values()]
-        for old, new in zip(changed, vars(other).values(), strict=True):
-            old[rows] = new
-        return Point(*changed)
 
 
 class Choices:

@@ -15,7 +15,7 @@ import numpy as np
 
 from semcom_gym.baselines.solution import Solution, package
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, chunk, concatenate, copied, frozen, like, namespace, total
+from semcom_gym.envs.arrays import Array, chunk, concatenate, copied, like, namespace, total
 from semcom_gym.envs.sfma import pairs, physics, prices, resources
 from semcom_gym.envs.sfma.instance import Instance, Params
 from semcom_gym.envs.sfma.physics import Allocation
@@ -33,7 +33,7 @@ def solve(params: Params, instance: Instance, *, candidates: int | None = None, 
     validate.integer("candidates", candidates)
     rounds = (0 if params.num_users <= 12 else 2) if rounds is None else rounds
     validate.integer("rounds", rounds, low=0)
-    started, instance = time.perf_counter(), instance.map(frozen)
+    started = time.perf_counter()
     size = max(1, chunk(instance.gain, CHUNK, ELSEWHERE) * 45 // params.num_pairs)
     parts = [_solve(params, instance[k : k + size], candidates, rounds) for k in range(0, len(instance), size)]
     done = np.full(len(instance), prices.STEPS)

@@ -20,7 +20,7 @@ from semcom_gym.baselines.training import dual, equilibrium, lines
 from semcom_gym.baselines.training.device import Devices
 from semcom_gym.baselines.training.equilibrium import HIGH, OPEN, State
 from semcom_gym.envs import validate
-from semcom_gym.envs.arrays import Array, at_most, chunk, concatenate, frozen, namespace, rows_where, to_numpy
+from semcom_gym.envs.arrays import Array, at_most, chunk, concatenate, namespace, rows_where, to_numpy
 from semcom_gym.envs.training import physics
 from semcom_gym.envs.training.instance import Instance, Params
 from semcom_gym.envs.training.physics import Allocation
@@ -35,7 +35,7 @@ LOOSE = 1e-6  # gap above which undecided devices are searched
 def solve(params: Params, instance: Instance, *, undecided: int = 3) -> Solution:
     """Solve a batch (NumPy or torch). undecided: devices of an instance, at most, that try every mode."""
     validate.integer("undecided", undecided, low=0)
-    started, instance = time.perf_counter(), instance.map(frozen)
+    started = time.perf_counter()
     return scored(params, instance, optimise(params, instance, undecided), started)
 
 
